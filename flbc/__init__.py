@@ -1,0 +1,83 @@
+"""flbc: secure aggregation for Flower. Wrap the strategy, add one mod; nobody sees a single client's update."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .codec import Codec
+from .errors import (
+    AlreadyOpenedError,
+    BudgetExhaustedError,
+    CiphertextError,
+    CodecError,
+    ConfigError,
+    DependencyError,
+    FlbcError,
+    KeyFileError,
+    LayoutError,
+    NonFiniteError,
+    OpeningRefusedError,
+    PlaintextRefusedError,
+    PolicyError,
+    PrivacyConfigError,
+    ProtocolError,
+    RosterError,
+    SensitivityError,
+    SignatureError,
+    StaleLabelError,
+    TooFewNodesError,
+    UnsupportedStrategyError,
+    VerificationError,
+    WrongPasswordError,
+)
+from .privacy import Privacy, clipped_gradient_sum
+
+if TYPE_CHECKING:
+    from .flower.mod import SecureMod
+    from .flower.paillier import Paillier
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyOpenedError",
+    "BudgetExhaustedError",
+    "CiphertextError",
+    "Codec",
+    "CodecError",
+    "ConfigError",
+    "DependencyError",
+    "FlbcError",
+    "KeyFileError",
+    "LayoutError",
+    "NonFiniteError",
+    "OpeningRefusedError",
+    "Paillier",
+    "PlaintextRefusedError",
+    "PolicyError",
+    "Privacy",
+    "PrivacyConfigError",
+    "ProtocolError",
+    "RosterError",
+    "SecureMod",
+    "SensitivityError",
+    "SignatureError",
+    "StaleLabelError",
+    "TooFewNodesError",
+    "UnsupportedStrategyError",
+    "VerificationError",
+    "WrongPasswordError",
+    "clipped_gradient_sum",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Client mods run in a new process per message in deployment: the strategies are imported only where they are used.
+    if name == "Paillier":
+        from .flower.paillier import Paillier
+
+        return Paillier
+    if name == "SecureMod":
+        from .flower.mod import SecureMod
+
+        return SecureMod
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""The only room that imports flwr: strategy wrapper, mod, message exchange, roles, bundled app."""

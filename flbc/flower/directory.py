@@ -1,0 +1,152 @@
+"""Which nodes are there, and which party each of them is (stage "hello")."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from logging import INFO, WARNING
+
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from ..encoding import parse
+from ..errors import FlbcError, RosterError, TooFewNodesError
+from ..node.pins import Pins
+from ..roster import TRAIN_ROLE, Party
+from . import wire
+from .grid import exchange
+
+#: A node that did not answer is asked again this often before it is left out.
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a node said of itself: its party, scheme keys (authority only), and the simulation's size (0: none)."""
+
+    party: Party
+    keys: bytes
+    simulation: bool
+    partitions: int
+
+
+class Directory:
+    """Asks every new node who it is, once.
+
+    Parameters
+    ----------
+    parts : mapping
+        Content of the hello request: scheme, key size.
+    helpers : tuple of str
+        Roles that the scheme needs one node each for.
+    min_training : int
+        Training nodes needed to start.
+    timeout : float
+        Seconds for an answer.
+    pins : Pins or None
+        The server's own roster, if it has one.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, bytes | str | int],
+        helpers: tuple[str, ...],
+        min_training: int,
+        timeout: float,
+        pins: Pins | None,
+    ) -> None:
+        self._parts, self._helpers, self._min_training = parts, helpers, min_training
+        self._timeout, self._pins = timeout, pins
+        self._cards: dict[int, Card] = {}
+        self._tries: dict[int, int] = {}
+        self._reasons: dict[int, str] = {}
+
+    def party(self, node: int) -> Party | None:
+        """Return the party that a node is."""
+        card = self._cards.get(node)
+        return None if card is None else card.party
+
+    def online(self, grid: Grid, role: str) -> dict[int, Card]:
+        """Ask new nodes, and return those online that serve ``role``; of two with one name, the newer."""
+        ids = list(grid.get_node_ids())
+        self._ask(grid, [i for i in ids if i not in self._cards and self._tries.get(i, 0) < _TRIES])
+        by_name: dict[str, int] = {}
+        for node in self._cards:  # in the order of arrival: a restarted node has a new id
+            if node in ids and self._cards[node].party.has(role):
+                by_name[self._cards[node].party.name] = node
+        return {node: self._cards[node] for node in by_name.values()}
+
+    def wait(self, grid: Grid, seconds: float) -> None:
+        """Wait until the nodes that the scheme needs are online.
+
+        Raises
+        ------
+        TooFewNodesError
+            After ``seconds``; names the flag to add.
+        """
+        end, told = time.monotonic() + seconds, False
+        while True:
+            training = self.online(grid, TRAIN_ROLE)
+            missing = [role for role in self._helpers if not self.online(grid, role)]
+            partitions = max((card.partitions for card in self._cards.values()), default=0)
+            complete = len(self._cards) + len(self._given_up()) >= partitions
+            if not missing and len(training) >= self._min_training and complete:
+                return
+            if time.monotonic() >= end:
+                raise TooFewNodesError(self._cure(len(training), missing, partitions))
+            if not told:
+                log(INFO, "flbc: waiting up to %.0f s for nodes", seconds)
+                told = True
+            time.sleep(0.1 if partitions else 0.3)
+
+    def _given_up(self) -> list[int]:
+        return [node for node, tries in self._tries.items() if tries >= _TRIES and node not in self._cards]
+
+    def _cure(self, training: int, missing: list[str], partitions: int) -> str:
+        need = f"{self._min_training} training nodes and one node for each of: {', '.join(self._helpers) or 'no role'}"
+        have = f"{training} training nodes" + (f", none for: {', '.join(missing)}" if missing else "")
+        text = f"Too few nodes: the strategy needs {need}; there are {have}. "
+        if self._reasons:
+            text += f"Nodes that did not answer said: {'; '.join(sorted(set(self._reasons.values())))[:600]}. "
+        total = self._min_training + len(self._helpers)
+        simulated = f'--federation-config "num-supernodes={total} client-resources-num-cpus=1"'
+        deployed = "start SuperNodes with --node-config 'flbc-role=\"hospital\" …' and one for each other role"
+        if partitions:
+            return text + f"Add {simulated} to `flwr run`."
+        return text + f"In simulation add {simulated} to `flwr run`; in deployment {deployed}."
+
+    def _ask(self, grid: Grid, nodes: list[int]) -> None:
+        for node in nodes:
+            self._tries[node] = self._tries.get(node, 0) + 1
+        replies = exchange(grid, [wire.request(wire.HELLO, self._parts, node, 0) for node in nodes], self._timeout)
+        for node, reply in replies.items():
+            if reply.has_error():
+                reason = (reply.error.reason or "").strip().splitlines()
+                text = reason[-1] if reason else f"error {reply.error.code}"
+                if reply.error.code in (1, 2):  # the app itself was called: no mod answered
+                    text += " (does the ClientApp have mods=[SecureMod()]?)"
+                self._reasons[node] = text
+                log(WARNING, "flbc: node %d did not say who it is: %s", node, text)
+                continue
+            try:
+                self._cards[node] = self._read(wire.read_record(reply.content))
+                self._reasons.pop(node, None)
+            except FlbcError as error:
+                self._reasons[node] = str(error)
+                self._tries[node] = _TRIES
+                log(WARNING, "flbc: node %d is left out: %s", node, error)
+
+    def _read(self, record: object) -> Card:
+        if record is None:
+            raise RosterError("its reply holds no flbc record (does the ClientApp have mods=[SecureMod()]?)")
+        parts = wire.bytes_of(record, "party", "keys")  # type: ignore[arg-type]
+        card = Card(
+            Party.from_dict(parse(parts["party"], "party")),
+            parts["keys"],
+            bool(record["simulation"]),  # type: ignore[index]
+            int(record["partitions"]),  # type: ignore[index]
+        )
+        if self._pins is not None:
+            self._pins.check(card.party)
+        return card

@@ -1,0 +1,235 @@
+"""The client half in one line: ``ClientApp(mods=[SecureMod()])``."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp.typing import ClientAppCallable
+
+from ..codec import Layout
+from ..encoding import canonical
+from ..errors import ConfigError, FlbcError, LayoutError, PlaintextRefusedError, ProtocolError
+from ..node import Ticket
+from ..node.authority import OpenRequest, pack_opening
+from ..node.participant import Trained, update_of
+from ..node.ticket import admit, paillier_keys
+from . import wire
+from .node import HELPERS, Node, in_simulation
+
+#: flwr.common.constant.ErrorCode.MOD_FAILED_PRECONDITION
+REFUSED = 6
+_TICKET = ("label", "config", "roster", "frame", "keys")
+
+
+class SecureMod:
+    """Protect what this node sends; answer flbc's own stages.
+
+    It operates on messages of type ``train`` and ``evaluate``; queries pass. A train or evaluate message without a
+    ticket is refused (error code 6): nothing leaves in clear because a server forgot, or chose, not to wrap its
+    strategy.
+
+    Parameters
+    ----------
+    examples : int, callable or None (default: None)
+        Declared size of the training set, or a function of the Context that returns it. Needed for differential
+        privacy with ``unit="example"``; a public constant. A number pinned in the roster must agree.
+    allow_plaintext : bool (default: False)
+        Let train and evaluate messages of unwrapped strategies pass unprotected.
+
+    Notes
+    -----
+    The first mod of a list is the outermost and sees the reply last. SecureMod must be the first, so that mods that
+    change the update (clipping, compression) come before it is protected: ``mods=[SecureMod(), other_mod]``. A mod
+    outside SecureMod sees only ciphertext.
+
+    Examples
+    --------
+    ::
+
+        from flbc import SecureMod
+        app = ClientApp(mods=[SecureMod()])
+    """
+
+    def __init__(
+        self, *, examples: int | Callable[[Context], int] | None = None, allow_plaintext: bool = False
+    ) -> None:
+        if isinstance(examples, bool) or not (examples is None or callable(examples) or isinstance(examples, int)):
+            raise ConfigError("SecureMod(examples=...) must be an integer or a function of the Context")
+        self._examples, self._allow_plaintext = examples, allow_plaintext
+
+    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        """Answer, protect, pass or refuse one message."""
+        kind = message.metadata.message_type.partition(".")[0]
+        try:
+            record = wire.read_record(message.content)
+            if record is None:
+                if kind not in ("train", "evaluate") or self._allow_plaintext:
+                    return call_next(message, context)
+                raise PlaintextRefusedError(
+                    f"This node refuses a {kind} message without a ticket: wrap the server's strategy, e.g. "
+                    "Paillier(FedAvg(...)), or remove SecureMod to work in clear"
+                )
+            stage = str(record["stage"])
+            if kind != ("evaluate" if stage == wire.EVALUATE else "train"):
+                raise ProtocolError(f"Stage {stage!r} does not belong in a {kind} message")
+            return getattr(self, f"_{stage}")(message, record, context, call_next)  # type: ignore[no-any-return]
+        except FlbcError as error:
+            return Message(Error(REFUSED, f"{type(error).__name__}: {error}"), reply_to=message)
+
+    # ------------------------------------------------------------------ stages
+    def _hello(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
+        scheme, key_bits = str(record["scheme"]), int(record["key-bits"])  # type: ignore[arg-type]
+        node = self._node(context, scheme)
+        keys, scheme_key = b"", b""
+        if "authority" in node.me.roles:
+            authority = node.authority(key_bits)
+            public = authority.private.public
+            keys, scheme_key = paillier_keys(public, authority.scheme_key(scheme)), public.fingerprint
+        parts: dict[str, bytes | str | int] = {
+            "party": canonical(node.me.party(scheme_key).to_dict()),
+            "keys": keys,
+            "simulation": node.me.simulation,
+            "partitions": node.partitions,
+        }
+        return Message(RecordDict({wire.RECORD: wire.stage_record(wire.HELLO, parts)}), reply_to=message)
+
+    def _train(self, message: Message, record: ConfigRecord, context: Context, call_next: ClientAppCallable) -> Message:
+        ticket = _ticket(record)
+        node = self._node(context, ticket.config.scheme)
+        participant = node.participant
+        old = _numpy(_only(message.content.array_records, "train message"))
+        revealed = MetricRecord()
+        if participant.must_train(ticket, wire.content_hash(message.content)):
+            begin = time.monotonic()
+            reply = self._call_app(message, context, call_next, ticket.config.scheme)
+            elapsed = int((time.monotonic() - begin) * 1000)
+            if reply.has_error():
+                return reply
+            metrics = dict(_only(reply.content.metric_records, "train reply"))
+            new = _numpy(_only(reply.content.array_records, "train reply"))
+            weight_key = str(record["weight-key"])
+            layout = Layout.of(old, private=ticket.config.privacy is not None)
+            trained = Trained(
+                layout,
+                update_of(ticket.config, layout, old, new),
+                _weight(metrics, weight_key),
+                {name: value for name, value in metrics.items() if name != weight_key},
+                elapsed,
+            )
+            participant.keep(ticket, trained)
+            if ticket.config.privacy is not None:
+                revealed = _revealed(metrics, ticket)
+        return self._submit(message, ticket, node, revealed)
+
+    def _reprotect(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
+        ticket = _ticket(record)
+        node = self._node(context, ticket.config.scheme)
+        return self._submit(message, ticket, node, MetricRecord())
+
+    def _open(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
+        ticket = _ticket(record)
+        node = self._node(context, ticket.config.scheme)
+        request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], wire.unseal(message.content))
+        answer = pack_opening(*node.authority().open(ticket, request))
+        content = RecordDict({wire.RECORD: wire.stage_record(wire.OPEN, {}), wire.PAYLOAD: wire.seal(answer)})
+        return Message(content, reply_to=message)
+
+    def _evaluate(
+        self, message: Message, record: ConfigRecord, context: Context, call_next: ClientAppCallable
+    ) -> Message:
+        ticket = _ticket(record)
+        node = self._node(context, ticket.config.scheme)
+        admit(ticket, node.me, node.pins, node.memory)
+        weight_key = str(record["weight-key"])
+        reply = self._call_app(message, context, call_next, ticket.config.scheme)
+        if reply.has_error() or ticket.config.privacy is None:
+            return reply
+        # Metrics travel in clear and are outside epsilon: only those that the task reveals may leave (S18).
+        name, metrics = _named(reply.content.metric_records, "evaluate reply")
+        kept = _revealed(dict(metrics), ticket)
+        if weight_key in metrics:
+            kept[weight_key] = metrics[weight_key]
+        return Message(RecordDict({name: kept}), reply_to=message)
+
+    # ------------------------------------------------------------------ helpers
+    def _submit(self, message: Message, ticket: Ticket, node: Node, revealed: MetricRecord) -> Message:
+        reply = node.participant.submit(ticket)
+        stage = wire.stage_record(wire.TRAIN, {"reply": reply.header()})
+        content = RecordDict({wire.RECORD: stage, "metrics": revealed})
+        if reply.submission is not None:
+            content[wire.PAYLOAD] = wire.seal(reply.payload)
+        return Message(content, reply_to=message)
+
+    def _node(self, context: Context, scheme: str) -> Node:
+        if scheme not in HELPERS:
+            raise ProtocolError(f"Unknown scheme {scheme!r}; known: {', '.join(HELPERS)}. Is flbc up to date here?")
+        return Node(context, scheme, self._declared(context, scheme))
+
+    def _declared(self, context: Context, scheme: str) -> int:
+        if not callable(self._examples):
+            return self._examples or 0
+        if in_simulation(context):  # a helper partition holds no data
+            partition, count = (int(context.node_config.get(k, 0)) for k in ("partition-id", "num-partitions"))
+            if partition >= count - len(HELPERS[scheme]):
+                return 0
+        return int(self._examples(_shown(context, scheme)))
+
+    def _call_app(self, message: Message, context: Context, call_next: ClientAppCallable, scheme: str) -> Message:
+        """Call the app as if flbc were not there: no ``flbc`` record, and partitions of training nodes only."""
+        del message.content[wire.RECORD]
+        shown = _shown(context, scheme)
+        reply = call_next(message, shown)
+        context.state = shown.state
+        return reply
+
+
+def _shown(context: Context, scheme: str) -> Context:
+    """Return the context with the helper partitions hidden (simulation only)."""
+    if not in_simulation(context) or "num-partitions" not in context.node_config:
+        return context
+    shown = copy.copy(context)
+    count = int(context.node_config["num-partitions"]) - len(HELPERS[scheme])
+    shown.node_config = {**context.node_config, "num-partitions": count}
+    return shown
+
+
+def _ticket(record: ConfigRecord) -> Ticket:
+    return Ticket.from_wire(wire.bytes_of(record, *_TICKET))
+
+
+def _named(records: Any, what: str) -> tuple[str, Any]:
+    if len(records) != 1:
+        raise LayoutError(
+            f"The {what} must hold exactly one ArrayRecord and one MetricRecord; found {len(records)} of a kind: "
+            f"{', '.join(records) or 'none'}"
+        )
+    return next(iter(records.items()))  # type: ignore[no-any-return]
+
+
+def _only(records: Any, what: str) -> Any:
+    return _named(records, what)[1]
+
+
+def _numpy(record: ArrayRecord) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        return {name: array.numpy() for name, array in record.items()}
+    except TypeError:
+        raise LayoutError(
+            "An array is not a NumPy array; is a mod outside of SecureMod changing it? SecureMod must be the first mod"
+        ) from None
+
+
+def _weight(metrics: dict[str, Any], key: str) -> float:
+    value = metrics.get(key)
+    if not isinstance(value, int | float):
+        raise LayoutError(f"The MetricRecord of the train reply must hold {key!r}, a single number")
+    return float(value)
+
+
+def _revealed(metrics: dict[str, Any], ticket: Ticket) -> MetricRecord:
+    return MetricRecord({name: metrics[name] for name in ticket.config.reveal_metrics if name in metrics})

@@ -1,0 +1,137 @@
+"""Build a node from Flower's Context: identity, pins, memory, opening key (S1, S2, S3)."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import Context
+
+from ..crypto import keystore, paillier
+from ..crypto.keystore import PartyKeys
+from ..errors import ConfigError, KeyFileError
+from ..node.authority import Authority
+from ..node.identity import Identity, development_identity, load_identity
+from ..node.memory import NodeMemory
+from ..node.participant import Participant
+from ..node.pins import Pins
+from ..roster import TRAIN_ROLE
+
+#: Roles beside training that each scheme needs, one node each, served in simulation by the last partitions.
+HELPERS: dict[str, tuple[str, ...]] = {"paillier": ("authority",)}
+_DEVELOPMENT_PASSWORD = "development"  # noqa: S105 - simulation keys are public
+
+
+def home() -> Path:
+    """Return the directory for flbc's files: FLBC_HOME, else ``~/.flbc``."""
+    return Path(os.environ.get("FLBC_HOME") or Path.home() / ".flbc")
+
+
+def in_simulation(context: Context) -> bool:
+    """Whether this process is a worker of Flower's simulation engine, or the node's own config says ``flbc-dev``.
+
+    The server has no say in it: only the engine runs ClientApps in Ray actors, and node-config is the node's own.
+    """
+    if context.node_config.get("flbc-dev") is True:
+        return True
+    ray = sys.modules.get("ray")
+    return bool(ray is not None and ray.is_initialized() and ray.get_runtime_context().get_actor_id())
+
+
+class Node:
+    """This node, as one scheme sees it.
+
+    Parameters
+    ----------
+    context : Context
+        Flower's; only ``node_config``, ``run_id`` and ``node_id`` are read.
+    scheme : str
+        Decides, in simulation, which partitions serve other roles.
+    examples : int
+        Declared size of the training set; 0 when it is not declared.
+    """
+
+    def __init__(self, context: Context, scheme: str, examples: int = 0) -> None:
+        config = context.node_config
+        helpers = HELPERS.get(scheme, ())
+        self.partitions = 0
+        if in_simulation(context) and "flbc-key" not in config:
+            partition, self.partitions = _partition(context)
+            role = max(partition - (self.partitions - len(helpers)) + 1, 0)
+            roles = (TRAIN_ROLE,) if role == 0 else (helpers[role - 1],)
+            self.me = development_identity(partition, roles, examples if role == 0 else 0)
+            self.pins = Pins.development()
+            directory = home() / "runs" / f"{context.run_id}-{context.node_id}"
+        else:
+            self.me = load_identity(config)
+            roster = config.get("flbc-roster")
+            if not isinstance(roster, str):
+                raise ConfigError("This node has no roster; set flbc-roster in --node-config (see `flbc roster`)")
+            self.pins = Pins.load(Path(roster))
+            pinned = self.pins.examples(self.me.name)
+            if examples and pinned and examples != pinned:
+                raise ConfigError(f"SecureMod declares {examples} examples, the roster pins {pinned}")
+            self.me = Identity(self.me.name, self.me.roles, self.me.keys, False, pinned or examples)
+            directory = Path(str(config.get("flbc-dir") or home() / "nodes" / re.sub(r"[^\w.-]", "_", self.me.name)))
+        self.memory = NodeMemory(directory)
+
+    @property
+    def participant(self) -> Participant:
+        """The training half."""
+        if not self.me.party().has(TRAIN_ROLE):
+            raise ConfigError(f"Node {self.me.name!r} does not train; its roles are {', '.join(self.me.roles)}")
+        return Participant(self.me, self.pins, self.memory)
+
+    def authority(self, key_bits: int | None = None) -> Authority:
+        """Return the opening half.
+
+        Parameters
+        ----------
+        key_bits : int or None
+            In simulation the key is made on first use with this size; None: it must exist.
+
+        Raises
+        ------
+        KeyFileError
+            If the key file holds no Paillier key, or one of another size.
+        """
+        private = self.me.keys.paillier or (self._development_key(key_bits) if self.me.simulation else None)
+        if private is None:
+            raise KeyFileError(
+                "The key file holds no Paillier key; make one with `flbc keys new NAME --paillier-bits 3072`"
+            )
+        if key_bits is not None and private.public.bits != key_bits:
+            raise KeyFileError(
+                f"The authority's key has {private.public.bits} bits, the strategy asks for {key_bits}; "
+                f"pass Paillier(key_bits={private.public.bits}) or make a new key"
+            )
+        return Authority(self.me, private, self.pins, self.memory)
+
+    def _development_key(self, key_bits: int | None) -> paillier.PrivateKey:
+        path = self.memory.directory / "authority.key"
+        if not path.exists():
+            if key_bits is None:
+                raise KeyFileError("The simulated authority has lost its key; start a new run")
+            keys = self.me.keys
+            made = PartyKeys(self.me.name, keys.signing, keys.encryption, keys.vrf, paillier.generate(key_bits))
+            keystore.save(path, made, _DEVELOPMENT_PASSWORD)
+        return _load_development_key(path)
+
+
+@lru_cache(maxsize=4)
+def _load_development_key(path: Path) -> paillier.PrivateKey:
+    private = keystore.load(path, _DEVELOPMENT_PASSWORD).paillier
+    if private is None:
+        raise KeyFileError("The simulated authority's key file holds no Paillier key")
+    return private
+
+
+def _partition(context: Context) -> tuple[int, int]:
+    try:
+        partition, count = (int(context.node_config[name]) for name in ("partition-id", "num-partitions"))
+    except (KeyError, ValueError):
+        raise ConfigError("A development node needs partition-id and num-partitions in its node config") from None
+    return partition, count

@@ -1,0 +1,112 @@
+"""The strategy ``Paillier``: packed homomorphic encryption, opened by a key authority that adds the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from flwr.serverapp.strategy import Strategy
+
+from ..codec import Codec
+from ..crypto.paillier import SECURE_KEY_BITS
+from ..errors import ConfigError
+from ..node.pins import Pins
+from ..node.terms import sum_spec
+from ..node.ticket import check_keys
+from ..privacy import Privacy
+from ..roster import Party
+from ..schemes import Combiner
+from ..schemes.paillier import PaillierCombiner
+from ..task import TaskConfig
+from .strategy import SecureStrategy
+
+
+class Paillier(SecureStrategy):
+    """Hide updates with Paillier encryption; a key authority opens the sum once a round (Sun & Zhao 2025).
+
+    Clients encrypt their update under the authority's public key; the server multiplies ciphertexts; the authority
+    opens the product only if it is the sum of exactly the clients it recognises, adds differential-privacy noise if
+    asked to, and answers the server. The server learns the (noised) mean of each round and nothing else.
+
+    Needs one more node than training nodes, with the role ``authority`` (in simulation the last partition serves it),
+    and ``SecureMod()`` as the first mod of the ClientApp.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Any mean-based Flower strategy: FedAvg, FedAvgM, FedAdam, FedYogi, FedAdagrad, FedProx.
+    privacy : Privacy or None (default: None)
+        Differential privacy with noise added by the authority; None: the exact mean is opened.
+    codec : Codec (default: Codec())
+        How updates become integers.
+    key_bits : int (default: 3072)
+        Size of the Paillier modulus: 2048, 3072 or 4096.
+    min_survivors : int (default: 3)
+        Fewest clients in a sum; with fewer the round is abandoned and the model kept. At least 3.
+    stage_timeout : float (default: 120)
+        Seconds to wait for the authority; it is asked twice.
+    node_wait : float or None (default: None)
+        Seconds to wait for nodes to appear; None: 20 in simulation, 120 in deployment.
+    reveal_metrics : sequence of str (default: ())
+        With privacy: metrics that clients may send in clear, outside epsilon.
+    assume_mean_based : bool (default: False)
+        Accept a subclass that flbc does not know.
+    roster : str, Path or None (default: None)
+        A roster file for the server too; nodes check their own in any case.
+
+    Raises
+    ------
+    UnsupportedStrategyError
+        If the strategy needs single updates; says what to use instead.
+    ConfigError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    Who learns what, alone and in collusion, is stated in :mod:`flbc.schemes.paillier` and ``docs/threat-model.md``.
+
+    Examples
+    --------
+    ::
+
+        from flbc import Paillier
+        strategy = Paillier(FedAvg(fraction_train=1.0))
+        strategy.start(grid=grid, initial_arrays=arrays, num_rounds=3)
+    """
+
+    scheme: ClassVar[str] = "paillier"
+    helpers: ClassVar[tuple[str, ...]] = ("authority",)
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        privacy: Privacy | None = None,
+        codec: Codec = Codec(),  # noqa: B008 - frozen
+        key_bits: int = 3072,
+        min_survivors: int = 3,
+        stage_timeout: float = 120,
+        node_wait: float | None = None,
+        reveal_metrics: Sequence[str] = (),
+        assume_mean_based: bool = False,
+        roster: str | Path | None = None,
+    ) -> None:
+        if key_bits not in SECURE_KEY_BITS:
+            raise ConfigError(f"key_bits must be one of {', '.join(map(str, SECURE_KEY_BITS))}, not {key_bits}")
+        super().__init__(
+            strategy,
+            privacy=privacy,
+            codec=codec,
+            key_bits=key_bits,
+            min_survivors=min_survivors,
+            stage_timeout=stage_timeout,
+            node_wait=node_wait,
+            reveal_metrics=reveal_metrics,
+            assume_mean_based=assume_mean_based,
+            pins=None if roster is None else Pins.load(Path(roster)),
+        )
+
+    def _build_combiner(self, config: TaskConfig, keys: bytes, helper: Party) -> Combiner:
+        public = check_keys(keys, config, helper, self._simulation)
+        return PaillierCombiner(public, sum_spec(config), helper.name)

@@ -1,0 +1,97 @@
+"""How flbc's stages travel in Flower messages.
+
+All stages are messages of type ``train`` with a ConfigRecord named ``flbc``, which the mod answers itself, so that a
+ClientApp needs no query handlers. Large bytes travel as an ``Array`` with an own ``stype``: ``.numpy()`` on it raises
+TypeError, so a strategy that is not wrapped fails instead of averaging ciphertexts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from ..crypto.signing import keccak256
+from ..encoding import Json, canonical
+from ..errors import ProtocolError
+
+RECORD = "flbc"
+VERSION = 1
+HELLO, TRAIN, REPROTECT, OPEN, EVALUATE = "hello", "train", "reprotect", "open", "evaluate"
+STAGES = (HELLO, TRAIN, REPROTECT, OPEN, EVALUATE)
+PAYLOAD = "payload"
+PAYLOAD_STYPE = "flbc.payload"
+
+
+def stage_record(stage: str, parts: Mapping[str, bytes | str | int]) -> ConfigRecord:
+    """Return the ``flbc`` record of a request or reply."""
+    return ConfigRecord({"version": VERSION, "stage": stage, **parts})
+
+
+def read_record(content: RecordDict) -> ConfigRecord | None:
+    """Return the ``flbc`` record, or None; :class:`ProtocolError` if it is of another version or stage."""
+    record = content.config_records.get(RECORD)
+    if record is None:
+        return None
+    if record.get("version") != VERSION:
+        raise ProtocolError(f"The peer speaks version {record.get('version')} of flbc's protocol, this node {VERSION}")
+    if record.get("stage") not in STAGES:
+        raise ProtocolError(f"Unknown stage {record.get('stage')!r}")
+    return record
+
+
+def bytes_of(record: ConfigRecord, *names: str) -> dict[str, bytes]:
+    """Return byte members; :class:`ProtocolError` names one that is missing."""
+    parts: dict[str, bytes] = {}
+    for name in names:
+        value = record.get(name)
+        if not isinstance(value, bytes):
+            raise ProtocolError(f"The message lacks {name!r}")
+        parts[name] = value
+    return parts
+
+
+def seal(payload: bytes) -> ArrayRecord:
+    """Wrap payload bytes so that nothing mistakes them for numbers."""
+    return ArrayRecord({PAYLOAD: Array(dtype="uint8", shape=(len(payload),), stype=PAYLOAD_STYPE, data=payload)})
+
+
+def unseal(content: RecordDict) -> bytes:
+    """Return the payload; :class:`ProtocolError` if the message holds arrays instead."""
+    records = list(content.array_records.values())
+    if len(records) != 1 or set(records[0]) != {PAYLOAD} or records[0][PAYLOAD].stype != PAYLOAD_STYPE:
+        raise ProtocolError("The message holds no protected payload; is SecureMod() the first of the ClientApp's mods?")
+    return bytes(records[0][PAYLOAD].data)
+
+
+def content_hash(content: RecordDict) -> bytes:
+    """Hash the arrays and configs of a train message: what the label calls the model (S6)."""
+    arrays: list[Json] = [
+        [record, name, array.dtype, list(array.shape), array.stype, sha256(array.data).hexdigest()]
+        for record, group in content.array_records.items()
+        for name, array in group.items()
+    ]
+    config: dict[str, Json] = {
+        f"{record}/{key}": _plain(value)
+        for record, group in content.config_records.items()
+        if record != RECORD
+        for key, value in group.items()
+    }
+    return keccak256(canonical({"arrays": arrays, "config": config}))
+
+
+def request(stage: str, parts: Mapping[str, bytes | str | int], node: int, round_: int, body: bytes = b"") -> Message:
+    """Return a stage message for one node; ``body`` travels as a sealed array."""
+    content = RecordDict({RECORD: stage_record(stage, parts)})
+    if body:
+        content[PAYLOAD] = seal(body)
+    return Message(content, dst_node_id=node, message_type="train", group_id=str(round_))
+
+
+def _plain(value: object) -> Json:
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value  # type: ignore[return-value]  # ConfigRecord holds scalars, bytes and lists of them only

@@ -1,0 +1,164 @@
+"""What a node must remember over a restart: an SQLite file in a 0700 directory, itself 0600 (S3, S5, S8, S14, S20).
+
+SQLite gives what these rules need: a write is on disk (``synchronous=FULL``) before it is acted on, and two processes
+that ask at once are serialised (``BEGIN IMMEDIATE``).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import AlreadyOpenedError, StaleLabelError
+from ..round import RoundLabel
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS task (task BLOB PRIMARY KEY, config BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS trained (
+    task BLOB PRIMARY KEY, round INTEGER NOT NULL, model BLOB NOT NULL, result BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS answered (
+    label BLOB PRIMARY KEY, task BLOB NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    reply BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS opened (
+    task BLOB NOT NULL, round INTEGER NOT NULL, block BLOB NOT NULL, answer BLOB,
+    PRIMARY KEY (task, round)) STRICT;
+"""
+
+
+class NodeMemory:
+    """A node's durable memory.
+
+    Parameters
+    ----------
+    directory : Path
+        Made with mode 0700 if it does not exist; it must belong to this node alone.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        self._path = directory / "memory.sqlite"
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        with self._transaction() as db:
+            for statement in _SCHEMA.split(";"):
+                db.execute(statement)
+
+    # ------------------------------------------------------------------ task (S5)
+    def agree(self, task: bytes, config: bytes) -> None:
+        """Remember the hash of a task's configuration; :class:`StaleLabelError` if it was another one before."""
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO task VALUES (?, ?)", (task, config))
+            (known,) = db.execute("SELECT config FROM task WHERE task = ?", (task,)).fetchone()
+        if known != config:
+            raise StaleLabelError("The task's configuration differs from the one this node agreed to; start a new task")
+
+    # ------------------------------------------------------------------ update (S14)
+    def trained(self, label: RoundLabel) -> bytes | None:
+        """Return what was trained for this round, or None.
+
+        Raises
+        ------
+        StaleLabelError
+            If the round is over, or the server now sends another model or train config for it.
+        """
+        with self._transaction() as db:
+            row = db.execute("SELECT round, model, result FROM trained WHERE task = ?", (label.task,)).fetchone()
+        if row is None or row[0] < label.round:
+            return None
+        if row[0] > label.round:
+            raise StaleLabelError(f"Round {label.round} is over; this node has trained round {row[0]}")
+        if row[1] != label.model:
+            raise StaleLabelError(f"Another model or train config was sent for round {label.round} before")
+        return bytes(row[2])
+
+    def keep_trained(self, label: RoundLabel, result: bytes) -> None:
+        """Keep a training result until the next round replaces it."""
+        with self._transaction() as db:
+            row = (label.task, label.round, label.model, result)
+            db.execute("INSERT OR REPLACE INTO trained VALUES (?, ?, ?, ?)", row)
+            db.execute("DELETE FROM answered WHERE task = ? AND round < ?", (label.task, label.round))
+
+    # ------------------------------------------------------------------ submission (S9)
+    def answered(self, label: RoundLabel) -> bytes | None:
+        """Return the reply given for this label, or None; the same label always gets the same reply.
+
+        Raises
+        ------
+        StaleLabelError
+            If a later attempt of the round, or a later round, was answered before.
+        """
+        with self._transaction() as db:
+            row = db.execute("SELECT reply FROM answered WHERE label = ?", (label.hash,)).fetchone()
+            if row is not None:
+                return bytes(row[0])
+            last = db.execute(
+                "SELECT round, attempt FROM answered WHERE task = ? ORDER BY round DESC, attempt DESC LIMIT 1",
+                (label.task,),
+            ).fetchone()
+        if last is not None and (label.round, label.attempt) <= tuple(last):
+            raise StaleLabelError(f"Round {last[0]}, attempt {last[1]} was answered before; labels must rise")
+        return None
+
+    def keep_answer(self, label: RoundLabel, reply: bytes) -> None:
+        """Keep a signed reply before it is sent."""
+        with self._transaction() as db:
+            row = (label.hash, label.task, label.round, label.attempt, reply)
+            db.execute("INSERT INTO answered VALUES (?, ?, ?, ?, ?)", row)
+
+    # ------------------------------------------------------------------ opening (S8, S20)
+    def reserve(self, task: bytes, round_: int, block: bytes) -> tuple[bytes | None, int]:
+        """Reserve the one opening of a round for ``block``, durably, before anything is decrypted.
+
+        Returns
+        -------
+        answer : bytes or None
+            What was answered for this very block before; None if nothing was.
+        openings : int
+            Rounds of the task that are opened or reserved, this one included.
+
+        Raises
+        ------
+        AlreadyOpenedError
+            If the round's opening belongs to another block.
+        """
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO opened VALUES (?, ?, ?, NULL)", (task, round_, block))
+            known, answer = db.execute(
+                "SELECT block, answer FROM opened WHERE task = ? AND round = ?", (task, round_)
+            ).fetchone()
+            (openings,) = db.execute("SELECT count(*) FROM opened WHERE task = ?", (task,)).fetchone()
+        if known != block:
+            raise AlreadyOpenedError(f"Another block of round {round_} was opened or refused before")
+        return (None if answer is None else bytes(answer)), openings
+
+    def openings(self, task: bytes) -> int:
+        """Return how many rounds of a task are opened or reserved."""
+        with self._transaction() as db:
+            (count,) = db.execute("SELECT count(*) FROM opened WHERE task = ?", (task,)).fetchone()
+        return int(count)
+
+    def opened(self, task: bytes, round_: int) -> bool:
+        """Whether the opening of a round is taken."""
+        with self._transaction() as db:
+            row = db.execute("SELECT 1 FROM opened WHERE task = ? AND round = ?", (task, round_)).fetchone()
+        return row is not None
+
+    def keep_opening(self, task: bytes, round_: int, answer: bytes) -> None:
+        """Keep the answer (empty: refused) before it is sent."""
+        with self._transaction() as db:
+            db.execute("UPDATE opened SET answer = ? WHERE task = ? AND round = ?", (answer, task, round_))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+        try:
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+        finally:
+            db.close()

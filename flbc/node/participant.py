@@ -1,0 +1,255 @@
+"""A client's half of a round: keep the training result, encode, protect, sign (SECURITY rules S7, S9, S14, S16, S18)."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codec import EncodedUpdate, Layout
+from ..codec.layout import check_finite
+from ..crypto.signing import keccak256
+from ..encoding import canonical, parse, unhex
+from ..errors import CodecError, ProtocolError
+from ..privacy.clipping import clip_update
+from ..privacy.mechanism import GaussianMechanism
+from ..round import ZERO, Signed, Submission
+from ..schemes.paillier import PaillierProtector
+from ..task import TaskConfig
+from .identity import Identity
+from .memory import NodeMemory
+from .pins import Pins
+from .terms import mechanism_of, sum_spec, vector_plan
+from .ticket import Ticket, admit, check_keys
+
+Metrics = Mapping[str, float | Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A training result as it stays on the node until the next round.
+
+    Parameters
+    ----------
+    layout : Layout
+        Of the global model.
+    update : dict of str to ndarray
+        ``new - global`` (float64 or int64), or the clipped gradient sum (example unit).
+    weight : float
+        Number of examples.
+    metrics : dict
+        Numbers or lists of numbers.
+    compute_ms : int
+        Training time in milliseconds.
+    """
+
+    layout: Layout
+    update: dict[str, NDArray[Any]]
+    weight: float
+    metrics: dict[str, float | list[float]]
+    compute_ms: int
+
+    def to_bytes(self) -> bytes:
+        """Encode without pickle: a JSON header and arrays in .npy form."""
+        names = list(self.update)
+        fields = {"layout": self.layout.to_list(), "names": names, "weight": self.weight}
+        head = json.dumps({**fields, "metrics": self.metrics, "compute_ms": self.compute_ms}).encode()
+        stream = io.BytesIO()
+        stream.write(len(head).to_bytes(4, "big") + head)
+        for name in names:
+            np.save(stream, self.update[name], allow_pickle=False)
+        return stream.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Trained:
+        """Undo :meth:`to_bytes`."""
+        stream = io.BytesIO(data)
+        head = json.loads(stream.read(int.from_bytes(stream.read(4), "big")))
+        update = {name: np.load(stream, allow_pickle=False) for name in head["names"]}
+        layout = Layout.from_list(head["layout"])
+        return cls(layout, update, head["weight"], head["metrics"], head["compute_ms"])
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a client sends: a signed submission and its payload, or the size class that the next attempt needs.
+
+    Parameters
+    ----------
+    submission : Signed or None
+        None when only ``size_class`` is answered.
+    payload : bytes
+    metric_names : tuple of str
+        In clear; the values are inside the sum.
+    size_class : float
+        Power of two above the weight when the frame's largest weight does not hold it; else 0.
+    """
+
+    submission: Signed | None
+    payload: bytes = b""
+    metric_names: tuple[str, ...] = ()
+    size_class: float = 0.0
+
+    def header(self) -> bytes:
+        """Encode all but the payload."""
+        signed = None if self.submission is None else self.submission.to_dict()
+        return canonical(
+            {"submission": signed, "metrics": list(self.metric_names), "size_class": float(self.size_class)}
+        )
+
+    @classmethod
+    def parse(cls, header: bytes, payload: bytes) -> Reply:
+        """Undo :meth:`header`; nothing is verified but the form."""
+        value = parse(header, "reply")
+        if set(value) != {"submission", "metrics", "size_class"} or not isinstance(value["metrics"], list):
+            raise ProtocolError("A reply must hold submission, metrics and size_class")
+        if not isinstance(value["size_class"], float) or not math.isfinite(value["size_class"]):
+            raise ProtocolError("The size class must be a finite number")
+        signed = None if value["submission"] is None else Signed.from_dict(Submission, value["submission"])
+        return cls(signed, payload, tuple(str(name) for name in value["metrics"]), value["size_class"])
+
+
+class Participant:
+    """A training node.
+
+    Parameters
+    ----------
+    me : Identity
+    pins : Pins
+    memory : NodeMemory
+    """
+
+    def __init__(self, me: Identity, pins: Pins, memory: NodeMemory) -> None:
+        self.me, self.pins, self.memory = me, pins, memory
+
+    def must_train(self, ticket: Ticket, model: bytes) -> bool:
+        """Check a train ticket; False when this round's update is kept already and only needs protection.
+
+        Parameters
+        ----------
+        ticket : Ticket
+        model : bytes
+            Hash of the arrays and train config that arrived with it.
+
+        Raises
+        ------
+        FlbcError
+            If the ticket is not acceptable (:func:`flbc.node.ticket.admit`), or the label commits to another model.
+        """
+        self._admit(ticket)
+        if ticket.label.model != model:
+            raise ProtocolError("The label commits to another model or train config than the one that was sent")
+        return self.memory.trained(ticket.label) is None
+
+    def keep(self, ticket: Ticket, trained: Trained) -> None:
+        """Check a training result and keep it on the node.
+
+        Raises
+        ------
+        CodecError
+            If the weight is not a finite number >= 0, or exceeds the declared number of examples.
+        """
+        if not (math.isfinite(trained.weight) and trained.weight >= 0):
+            raise CodecError("The weight (num-examples) must be a finite number >= 0")
+        mechanism = mechanism_of(ticket.config)
+        if mechanism is not None and mechanism.unit == "example":
+            declared = ticket.roster.parties[ticket.roster.index(self.me.name)].examples
+            if trained.weight > declared:
+                raise CodecError(
+                    f"Trained on {trained.weight:g} examples, but {declared} are declared; declare the size of the "
+                    "training set with SecureMod(examples=...) or `examples` in the roster"
+                )
+        self.memory.keep_trained(ticket.label, trained.to_bytes())
+
+    def submit(self, ticket: Ticket) -> Reply:
+        """Protect and sign the kept update for this attempt; the same label always gets the same reply."""
+        index = self._admit(ticket)
+        stored = self.memory.answered(ticket.label)
+        if stored is not None:
+            size = int.from_bytes(stored[:4], "big")
+            return Reply.parse(stored[4 : 4 + size], stored[4 + size :])
+        kept = self.memory.trained(ticket.label)
+        if kept is None:
+            raise ProtocolError(f"This node has no update for round {ticket.label.round}; it lost it or never trained")
+        trained = Trained.from_bytes(kept)
+        limit, declared = ticket.frame.max_weight, ticket.config.codec["max_examples"]
+        if ticket.config.privacy is None and trained.weight > limit:
+            if declared is not None:
+                raise CodecError(f"The weight {trained.weight:g} exceeds Codec(max_examples={declared:g}); raise it")
+            return Reply(None, size_class=2.0 ** math.ceil(math.log2(trained.weight)))
+        if ticket.config.privacy is None and limit == 0:  # weight 0, and nobody knows the others' yet
+            return Reply(None, size_class=1.0)
+        encoded = self._encode(ticket, trained)
+        nonce = secrets.token_bytes(32)
+        payload = self._protector(ticket).protect(encoded.values, ticket.label.hash, nonce)
+        coarse_ms = -(-trained.compute_ms // 1000) * 1000
+        submission = Submission(ticket.label.hash, index, nonce, keccak256(payload), ZERO, ZERO, coarse_ms)
+        signed = Signed.make(submission, self.me.keys.signing, ticket.label.domain)
+        reply = Reply(signed, payload, encoded.metric_names)
+        header = reply.header()
+        self.memory.keep_answer(ticket.label, len(header).to_bytes(4, "big") + header + payload)
+        return reply
+
+    def _admit(self, ticket: Ticket) -> int:
+        return admit(ticket, self.me, self.pins, self.memory)
+
+    def _encode(self, ticket: Ticket, trained: Trained) -> EncodedUpdate:
+        layout = trained.layout
+        plan = vector_plan(ticket.config, layout)
+        mechanism = mechanism_of(ticket.config)
+        if mechanism is None:
+            return plan.encode(trained.update, trained.weight, trained.metrics, ticket.frame)
+        floats = {t.name: trained.update[t.name] for t in layout.of_kind("float") if t.name in trained.update}
+        if mechanism.unit == "client":
+            floats, _ = clip_update(floats, mechanism.clip_norm)
+        encoded = plan.encode_private(floats, mechanism.step)
+        mechanism.check(encoded.values)
+        return encoded
+
+    def _protector(self, ticket: Ticket) -> PaillierProtector:
+        public = check_keys(ticket.keys, ticket.config, ticket.authority, ticket.label.simulation)
+        authority = ticket.authority.encryption
+        if ticket.authority.name == self.me.name:
+            raise ProtocolError("A node cannot train and hold the opening key")
+        return PaillierProtector(public, sum_spec(ticket.config), authority, self.me.keys.encryption)
+
+
+def update_of(config: TaskConfig, layout: Layout, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn what a training function returned into what is summed.
+
+    Parameters
+    ----------
+    config : TaskConfig
+    layout : Layout
+        Of the global model.
+    old, new : mapping of str to ndarray
+        Global arrays; returned arrays (example unit: clipped gradient sums).
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``new - old`` in float64 (int64 for integer arrays), or the gradient sums.
+
+    Raises
+    ------
+    LayoutError, NonFiniteError
+        Name the array and, for NaN and infinity, the index.
+    """
+    mechanism: GaussianMechanism | None = mechanism_of(config)
+    if mechanism is not None and mechanism.unit == "example":
+        layout.check(new, what="clipped gradient sum", partial=True)
+        return {name: np.asarray(array, np.float64) for name, array in new.items()}
+    layout.check(new)
+    update = {}
+    for tensor in layout.tensors:
+        wide = np.int64 if tensor.kind == "integer" else np.float64
+        update[tensor.name] = new[tensor.name].astype(wide) - old[tensor.name].astype(wide)
+        check_finite(tensor.name, update[tensor.name], "update")
+    return update

@@ -1,0 +1,202 @@
+"""Whom this node trusts, and what it agrees to: the roster file (S1).
+
+A roster file is TOML::
+
+    version = 1
+
+    [policy]
+    schemes = ["paillier"]
+    min-key-bits = 3072
+    min-survivors = 3
+    max-epsilon = 3.0
+
+    [[party]]
+    name = "cleveland"
+    roles = ["hospital"]
+    address = "0x8ba1f109551bD432803012645Ac136ddd64DBA72"
+    encryption = "1f0c..."           # X25519 public key, hexadecimal
+    examples = 244                   # declared size of the training set
+
+    [[party]]
+    name = "authority"
+    roles = ["authority"]
+    scheme-key = "9c1d..."           # fingerprint of the Paillier key, hexadecimal
+
+Nothing that comes through the server can add to it or loosen it.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from ..crypto.signing import parse_address
+from ..errors import ConfigError, PolicyError, RosterError
+from ..roster import Party, Roster
+from ..task import TaskConfig
+from .identity import development_identity
+
+_PARTY_KEYS = {"name", "roles", "address", "encryption", "scheme-key", "examples"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """What this node agrees to. Run-config can never loosen it.
+
+    Parameters
+    ----------
+    schemes : tuple of str (default: ("paillier",))
+        Accepted schemes. Schemes and modes that hide nothing must be named to be accepted.
+    min_key_bits : int (default: 2048)
+        Smallest scheme key in bits.
+    min_survivors : int (default: 3)
+        Fewest clients in a sum (S12).
+    min_noise_multiplier : float (default: 0.0)
+        Above 0, differential privacy is required, with at least this multiplier.
+    max_epsilon : float (default: inf)
+        When finite, differential privacy is required, with at most this epsilon for a task.
+    max_clip_norm : float (default: inf)
+        Largest clipping norm.
+    reveal_metrics : tuple of str or None (default: None)
+        With differential privacy, metrics that may leave in clear; None accepts what the task names.
+    """
+
+    schemes: tuple[str, ...] = ("paillier",)
+    min_key_bits: int = 2048
+    min_survivors: int = 3
+    min_noise_multiplier: float = 0.0
+    max_epsilon: float = math.inf
+    max_clip_norm: float = math.inf
+    reveal_metrics: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_toml(cls, data: Mapping[str, Any]) -> Self:
+        """Read the ``[policy]`` table; :class:`ConfigError` names an unknown or malformed key."""
+        names = {name.replace("_", "-"): name for name in cls.__dataclass_fields__}
+        unknown = [key for key in data if key not in names]
+        if unknown:
+            raise ConfigError(f"Unknown key {unknown[0]!r} in [policy]; known: {', '.join(names)}")
+        values: dict[str, Any] = {}
+        for key, value in data.items():
+            if key in ("schemes", "reveal-metrics"):
+                if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                    raise ConfigError(f"[policy] {key} must be a list of strings")
+                values[names[key]] = tuple(value)
+            elif isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+                raise ConfigError(f"[policy] {key} must be a number")
+            else:
+                values[names[key]] = value
+        return cls(**values)
+
+    def check(self, config: TaskConfig) -> None:
+        """Raise :class:`PolicyError`, naming the rule, unless the task keeps to this policy."""
+        if config.scheme not in self.schemes:
+            raise PolicyError(f"This node's policy does not accept scheme {config.scheme!r}, only {self.schemes}")
+        if config.key_bits < self.min_key_bits:
+            raise PolicyError(f"This node's policy needs keys of {self.min_key_bits} bits, offered: {config.key_bits}")
+        if config.min_survivors < self.min_survivors:
+            raise PolicyError(f"This node's policy needs min_survivors >= {self.min_survivors}")
+        if config.privacy is None:
+            if math.isfinite(self.max_epsilon) or self.min_noise_multiplier > 0:
+                raise PolicyError("This node's policy requires differential privacy, and the task has none")
+            return
+        if config.privacy["epsilon"] > self.max_epsilon:
+            raise PolicyError(f"This node's policy allows epsilon <= {self.max_epsilon}")
+        if config.privacy["noise_multiplier"] < self.min_noise_multiplier:
+            raise PolicyError(f"This node's policy needs a noise multiplier >= {self.min_noise_multiplier}")
+        if config.privacy["clip_norm"] > self.max_clip_norm:
+            raise PolicyError(f"This node's policy allows a clipping norm <= {self.max_clip_norm}")
+        if self.reveal_metrics is not None and set(config.reveal_metrics) - set(self.reveal_metrics):
+            raise PolicyError(f"This node's policy reveals at most the metrics {self.reveal_metrics}")
+
+
+@dataclass(frozen=True)
+class Pins:
+    """Pinned parties and policy. ``parties`` is None with development identities, which everybody can derive."""
+
+    parties: Mapping[str, Party] | None
+    policy: Policy = field(default_factory=Policy)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a roster file.
+
+        Raises
+        ------
+        RosterError
+            If the file is missing or not TOML, or a party is malformed.
+        ConfigError
+            If the policy is malformed.
+        """
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError:
+            raise RosterError(f"Cannot read the roster {path}; make one with `flbc roster`") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RosterError(f"The roster {path} is not TOML: {error}") from None
+        if set(data) - {"version", "policy", "party"} or data.get("version") != 1:
+            raise RosterError(f"The roster {path} must have version = 1, [policy] and [[party]], and nothing else")
+        parties = [_party(entry, path) for entry in data.get("party", [])]
+        roster = Roster(tuple(sorted(parties, key=lambda party: party.name)))  # checks that names and keys differ
+        return cls({party.name: party for party in roster.parties}, Policy.from_toml(data.get("policy", {})))
+
+    @classmethod
+    def development(cls) -> Self:
+        """Return the pins of simulated nodes: every party must be the one derived from the public mnemonic."""
+        return cls(None)
+
+    def check(self, party: Party) -> None:
+        """Raise :class:`RosterError` unless ``party`` is pinned with exactly these keys and roles.
+
+        An authority's scheme key and a declared number of examples are compared when they are pinned; a scheme key
+        that is not pinned must carry the authority's signature (:func:`flbc.node.ticket.check_keys`).
+        """
+        pinned = self._pinned(party.name)
+        same_keys = (party.address, party.encryption) == (pinned.address, pinned.encryption)
+        # In simulation roles follow from the number of partitions, so only keys are derived.
+        if not same_keys or (self.parties is not None and party.roles != pinned.roles):
+            raise RosterError(f"Party {party.name!r} came with other keys or roles than the pinned ones")
+        if pinned.scheme_key and party.scheme_key != pinned.scheme_key:
+            raise RosterError(f"Party {party.name!r} came with another scheme key than the pinned one")
+        if pinned.examples and party.examples != pinned.examples:
+            raise RosterError(f"Party {party.name!r} came with another number of examples than the pinned one")
+
+    def check_roster(self, roster: Roster) -> None:
+        """Check every party."""
+        for party in roster.parties:
+            self.check(party)
+
+    def examples(self, name: str) -> int:
+        """Return the pinned number of examples of a party, 0 when none is pinned."""
+        return 0 if self.parties is None or name not in self.parties else self.parties[name].examples
+
+    def _pinned(self, name: str) -> Party:
+        if self.parties is not None:
+            if name not in self.parties:
+                raise RosterError(f"Party {name!r} is not in this node's roster; add it with `flbc roster`")
+            return self.parties[name]
+        prefix, _, number = name.partition("-")
+        if prefix != "node" or not number.isdigit() or len(number) > 9:
+            raise RosterError(f"Party {name!r} is not a development identity")
+        return development_identity(int(number)).party()
+
+
+def _party(entry: Mapping[str, Any], path: Path) -> Party:
+    name = str(entry.get("name", "?"))
+    if set(entry) - _PARTY_KEYS or not {"name", "roles", "address", "encryption"} <= set(entry):
+        raise RosterError(f"Party {name!r} in {path} needs name, roles, address, encryption [scheme-key, examples]")
+    try:
+        return Party(
+            name,
+            tuple(sorted(entry["roles"])),
+            parse_address(entry["address"]),
+            bytes.fromhex(entry["encryption"]),
+            bytes.fromhex(entry.get("scheme-key", "")),
+            int(entry.get("examples", 0)),
+        )
+    except (TypeError, ValueError) as error:
+        raise RosterError(f"Party {name!r} in {path} is malformed: {error}") from None

@@ -1,0 +1,159 @@
+"""What a node gets with every stage of a round, and what it checks before it acts on it (S1, S2, S5, S6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+from ..codec import Frame
+from ..crypto import paillier
+from ..crypto.eip712 import Domain
+from ..crypto.signing import keccak256
+from ..encoding import canonical, parse, unhex
+from ..errors import PolicyError, ProtocolError, RosterError, SignatureError
+from ..roster import Party, Roster
+from ..round import NO_HUB, RoundLabel, SchemeKey, Signed, domain
+from ..task import TaskConfig
+from .identity import Identity
+from .memory import NodeMemory
+from .pins import Pins
+from .terms import sum_spec
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A label and everything it commits to.
+
+    Parameters
+    ----------
+    label : RoundLabel
+    config : TaskConfig
+    roster : Roster
+    frame : Frame
+    keys : bytes
+        What every client needs of the scheme, e.g. the authority's signed public key.
+    """
+
+    label: RoundLabel
+    config: TaskConfig
+    roster: Roster
+    frame: Frame
+    keys: bytes
+
+    def __post_init__(self) -> None:
+        parts = {
+            "roster": self.roster.hash,
+            "config": self.config.hash,
+            "frame": self.frame.hash,
+            "keys": keccak256(self.keys),
+        }
+        for name, digest in parts.items():
+            if getattr(self.label, name) != digest:
+                raise ProtocolError(f"The label commits to another {name} than the one that was sent")
+
+    def to_wire(self) -> dict[str, bytes]:
+        """Return byte strings by name."""
+        return {
+            "label": canonical(self.label.to_dict()),
+            "config": self.config.encoded,
+            "roster": self.roster.encoded,
+            "frame": self.frame.encoded,
+            "keys": self.keys,
+        }
+
+    @classmethod
+    def from_wire(cls, parts: dict[str, bytes]) -> Self:
+        """Parse and check that the parts are those of the label."""
+        for name in ("label", "config", "roster", "frame", "keys"):
+            if not isinstance(parts.get(name), bytes):
+                raise ProtocolError(f"The ticket lacks its {name}")
+        return cls(
+            RoundLabel.from_dict(parse(parts["label"], "label")),
+            TaskConfig.decode(parts["config"]),
+            Roster.decode(parts["roster"]),
+            Frame.decode(parts["frame"]),
+            parts["keys"],
+        )
+
+    @cached_property
+    def authority(self) -> Party:
+        """The one party that opens; :class:`RosterError` if there is not exactly one."""
+        found = self.roster.with_role("authority")
+        if len(found) != 1:
+            raise RosterError(f"The roster must name exactly one authority, not {len(found)}")
+        return found[0][1]
+
+
+def admit(ticket: Ticket, me: Identity, pins: Pins, memory: NodeMemory) -> int:
+    """Check a ticket against this node's pins, policy and memory.
+
+    Returns
+    -------
+    int
+        This node's index in the roster.
+
+    Raises
+    ------
+    RosterError
+        If a party is not pinned, or this node is not in the roster as itself.
+    PolicyError
+        If the task breaks this node's policy.
+    StaleLabelError
+        If the task's configuration changed.
+    """
+    if ticket.label.simulation != me.simulation:
+        kind = "a simulation" if ticket.label.simulation else "a deployment"
+        raise PolicyError(f"The label belongs to {kind}, this node's keys do not (development keys: flbc-dev=true)")
+    index = ticket.roster.index(me.name)
+    mine = ticket.roster.parties[index]
+    if (mine.address, mine.encryption, mine.roles) != (
+        me.keys.signing.address,
+        me.keys.encryption.public,
+        me.roles,
+    ):
+        raise RosterError("The roster lists this node with keys or roles that are not its own")
+    pins.check_roster(ticket.roster)
+    pins.policy.check(ticket.config)
+    sum_spec(ticket.config)  # refuses a configuration that contradicts itself
+    if ticket.label.round < 1:
+        raise ProtocolError("Rounds count from 1")
+    memory.agree(ticket.label.task, ticket.config.hash)
+    return index
+
+
+def key_domain(simulation: bool) -> Domain:
+    """EIP-712 domain of scheme keys: they outlive tasks, so it names no chain."""
+    return domain(0, NO_HUB, simulation)
+
+
+def paillier_keys(public: paillier.PublicKey, signature: Signed) -> bytes:
+    """Encode what clients need of the authority."""
+    return canonical({"public": public.to_bytes().hex(), "signed": signature.to_dict()})
+
+
+def check_keys(keys: bytes, config: TaskConfig, authority: Party, simulation: bool) -> paillier.PublicKey:
+    """Return the authority's public key after checking it against roster, configuration and signature (S1).
+
+    Raises
+    ------
+    SignatureError
+        If the pinned authority did not sign this key.
+    RosterError
+        If it is not the key that the roster or the configuration name.
+    CiphertextError
+        If it is not a usable Paillier key.
+    """
+    value = parse(keys, "scheme keys")
+    if set(value) != {"public", "signed"}:
+        raise ProtocolError("The scheme keys must hold the authority's public key and signature")
+    public = paillier.PublicKey.from_bytes(unhex(value["public"], None, "public key"))
+    signed = Signed.from_dict(SchemeKey, value["signed"])
+    if signed.value != SchemeKey(config.scheme, public.fingerprint):
+        raise SignatureError("The authority's signature covers another scheme key")
+    signed.verify(authority.address, key_domain(simulation))
+    if config.scheme_keys != (public.fingerprint,) or authority.scheme_key != public.fingerprint:
+        raise RosterError("The authority's key is not the one that the roster and the task configuration name")
+    if public.bits != config.key_bits:
+        raise RosterError(f"The authority's key has {public.bits} bits, the task says {config.key_bits}")
+    return public

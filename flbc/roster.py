@@ -1,0 +1,132 @@
+"""Who takes part: one pinned identity per party, and the list that a round's label commits to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+from .crypto.signing import keccak256
+from .encoding import canonical, parse, unhex
+from .errors import ProtocolError, RosterError
+
+TRAIN_ROLE = "hospital"
+ROLES = (TRAIN_ROLE, "committee", "authority")
+#: Largest number of parties: indices are uint16, and the last one means "no leader".
+MAX_PARTIES = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One pinned identity.
+
+    Parameters
+    ----------
+    name : str
+        Unique in a roster.
+    roles : tuple of str
+        Some of :data:`ROLES`, sorted.
+    address : bytes
+        20-byte address of the signing key.
+    encryption : bytes
+        32-byte X25519 public key.
+    scheme_key : bytes
+        Fingerprint of the party's scheme key (the authority's Paillier key); empty for others.
+    examples : int
+        Declared size of the training set, a public constant (S15); 0 when it is not declared.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    address: bytes
+    encryption: bytes
+    scheme_key: bytes = b""
+    examples: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.name or len(self.name) > 64 or not all(c.isalnum() or c in "-_." for c in self.name):
+            raise RosterError("A party's name must be 1 to 64 letters, digits, '-', '_' or '.'")
+        if not self.roles or tuple(sorted(set(self.roles))) != self.roles or set(self.roles) - set(ROLES):
+            raise RosterError(f"Party {self.name!r}: roles must be one or more of {', '.join(ROLES)}, sorted")
+        if len(self.address) != 20 or len(self.encryption) != 32 or len(self.scheme_key) not in (0, 32):
+            raise RosterError(f"Party {self.name!r}: address, encryption key or scheme key has a wrong length")
+        if self.examples < 0:
+            raise RosterError(f"Party {self.name!r}: the number of examples must not be negative")
+
+    def has(self, role: str) -> bool:
+        """Whether the party serves ``role``."""
+        return role in self.roles
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "name": self.name,
+            "roles": list(self.roles),
+            "address": self.address.hex(),
+            "encryption": self.encryption.hex(),
+            "scheme_key": self.scheme_key.hex(),
+            "examples": self.examples,
+        }
+
+    @classmethod
+    def from_dict(cls, data: object) -> Self:
+        """Rebuild from the JSON form."""
+        names = {"name", "roles", "address", "encryption", "scheme_key", "examples"}
+        if not isinstance(data, dict) or set(data) != names:
+            raise ProtocolError(f"A party must have exactly the members {', '.join(sorted(names))}")
+        roles, examples = data["roles"], data["examples"]
+        if not isinstance(data["name"], str) or not isinstance(roles, list) or type(examples) is not int:
+            raise ProtocolError("A party's name, roles or examples have the wrong type")
+        return cls(
+            data["name"],
+            tuple(str(role) for role in roles),
+            unhex(data["address"], 20, "party address"),
+            unhex(data["encryption"], 32, "party encryption key"),
+            unhex(data["scheme_key"], None, "party scheme key"),
+            examples,
+        )
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Who takes part in a round, by rising name; the position is the party's index."""
+
+    parties: tuple[Party, ...]
+
+    def __post_init__(self) -> None:
+        names = [party.name for party in self.parties]
+        if names != sorted(set(names)):
+            raise RosterError("Parties of a roster must have different names and stand in order")
+        if len({party.address for party in self.parties}) != len(names):
+            raise RosterError("Two parties of the roster have the same signing address")
+        if len(names) >= MAX_PARTIES:
+            raise RosterError(f"A roster has fewer than {MAX_PARTIES} parties")
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """Canonical bytes."""
+        return canonical({"parties": [party.to_dict() for party in self.parties]})
+
+    @cached_property
+    def hash(self) -> bytes:
+        """keccak-256 of the canonical bytes."""
+        return keccak256(self.encoded)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Parse canonical bytes."""
+        parties = parse(data, "roster").get("parties")
+        if not isinstance(parties, list):
+            raise ProtocolError("The roster has no list of parties")
+        return cls(tuple(Party.from_dict(party) for party in parties))
+
+    def index(self, name: str) -> int:
+        """Return the position of the party called ``name``; :class:`RosterError` if it is not in the roster."""
+        for position, party in enumerate(self.parties):
+            if party.name == name:
+                return position
+        raise RosterError(f"Party {name!r} is not in the roster of this round")
+
+    def with_role(self, role: str) -> list[tuple[int, Party]]:
+        """Return positions and parties that serve ``role``."""
+        return [(i, party) for i, party in enumerate(self.parties) if party.has(role)]

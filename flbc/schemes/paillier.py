@@ -1,0 +1,202 @@
+"""Packed Paillier with one-time tags: the sum of Sun & Zhao 2025, section 3.2, steps 2, 3, 5 and 7.
+
+Every client packs its integers into slots of a Paillier plaintext and encrypts them under the authority's key; anybody
+multiplies ciphertexts, which adds plaintexts; only the authority decrypts. The paper hands the private key to a leader
+(step 7), who could then open any single client. Here the authority keeps the key and opens one sum itself.
+
+A plaintext, from the least significant bit::
+
+    | value 0 | value 1 | ... | value s-1 | tag |        value = v + max_abs, so that every slot is >= 0
+
+**Tags.** Ciphertexts are malleable: a colluding client could add another's ciphertext three times, or shift it into
+unused slots. So the bits above the slots carry a one-time tag, PRF(HKDF(X25519(client, authority), label, nonce), i)
+for ciphertext i. The authority knows every survivor's tag, and opens only if the tag field of each plaintext is the
+sum of the tags of exactly these survivors, each once. A ciphertext taken from another round, scaled, shifted, dropped,
+doubled or swapped changes the sum of tags except with probability 2^-tag_bits (at least 2^-40) per ciphertext, and a
+failed attempt burns the round. Unused slots hold ``max_abs`` of every survivor, which is checked: otherwise multipliers
+exist that leave the tag alone and put a scaled copy of a victim into the unused slots
+(``tests/attacks/test_malleability.py`` finds one by lattice reduction).
+
+**Noise** is added to the plaintext in Z_n *before* tags are checked and slots are read. Everything the authority says,
+a refusal included, is then a function of the noised sum, so a client that makes a slot overflow exactly when the honest
+sum exceeds a threshold learns no more than the noise allows: it spoils accuracy, not the guarantee (S13).
+
+Who learns what
+    *Server, clients, outsiders*: nothing but what the authority says (decisional composite residuosity, the
+    short-exponent assumption of :mod:`flbc.crypto.paillier`, X25519). *Authority*: only sums it is asked to open;
+    without noise the exact sum, with noise it knows its noise and so the exact sum too.
+    *Server and authority together*: everything. *Server and some clients*: the sum of the others, which is why
+    ``min_survivors`` exists. *Authority and a client*: the sum of the others.
+What is not detected
+    A client may send any integers within its slots (poisoning), or overflow them and spoil the sum of the round.
+Dropouts
+    A client that drops before its payload arrived is not in the sum; afterwards it is not needed. The authority must
+    be up to open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..crypto import paillier
+from ..crypto.keystream import EncryptionKey, prf_words
+from ..crypto.packing import SlotLayout, pack, split_tag, unpack
+from ..errors import CiphertextError, CodecError, OpeningRefusedError
+from .base import Contribution, Exchange, IntVector, Noise, SumSpec, vector_from_bytes
+
+_TAG_INFO = b"flbc/paillier/tag/1"
+_MAX_TAG_BITS = 64
+
+
+class _Geometry:
+    """How vectors of one spec lie in plaintexts of one key; shared by the three halves."""
+
+    def __init__(self, public: paillier.PublicKey, spec: SumSpec) -> None:
+        self.public, self.spec = public, spec
+        self.layout = SlotLayout.plan(public.bits, spec.slot_bits, spec.max_parties)
+        self.count = -(-spec.length // self.layout.slots)
+        self.tag_bits = min(self.layout.tag_bits, _MAX_TAG_BITS)
+
+    @cached_property
+    def padded(self) -> int:
+        """Slots of all ciphertexts, the unused ones of the last included."""
+        return self.count * self.layout.slots
+
+    def tags(self, key: bytes) -> NDArray[np.uint64]:
+        return prf_words(key, self.count, self.tag_bits)
+
+
+def tag_info(label: bytes, nonce: bytes) -> bytes:
+    """Return the HKDF context of a client's tags: fixed-length parts, so that it cannot be ambiguous."""
+    if len(label) != 32 or len(nonce) != 32:
+        raise CodecError("A label hash and a nonce are 32 bytes each")
+    return _TAG_INFO + label + nonce
+
+
+class PaillierProtector:
+    """Client half: pack, tag, encrypt.
+
+    Parameters
+    ----------
+    public : PublicKey
+        The authority's key, already checked against the pins.
+    spec : SumSpec
+        Size of the sum.
+    authority : bytes
+        The authority's X25519 public key, from the roster.
+    key : EncryptionKey
+        The client's own X25519 key.
+    """
+
+    def __init__(self, public: paillier.PublicKey, spec: SumSpec, authority: bytes, key: EncryptionKey) -> None:
+        self._geometry = _Geometry(public, spec)
+        self._encryptor = paillier.Encryptor(public)
+        self._authority, self._key = authority, key
+
+    def protect(self, values: IntVector, label: bytes, nonce: bytes) -> bytes:
+        """Return the ciphertexts, fixed width, big-endian."""
+        g = self._geometry
+        g.spec.check(values)
+        shifted = np.full(g.padded, g.spec.max_abs, np.uint64)
+        shifted[: len(values)] = (values + g.spec.max_abs).astype(np.uint64)
+        tags = g.tags(self._key.agree(self._authority, tag_info(label, nonce)))
+        shift = g.layout.slots * g.layout.slot_bits
+        plaintexts = [m + (int(tag) << shift) for m, tag in zip(pack(shifted, g.layout), tags, strict=True)]
+        return paillier.ciphertexts_to_bytes(g.public, self._encryptor.encrypt(plaintexts))
+
+
+class PaillierCombiner:
+    """Server half: multiply ciphertexts, ask the authority.
+
+    Parameters
+    ----------
+    public, spec
+        As for the client.
+    authority : str
+        Name of the authority in the roster.
+    """
+
+    def __init__(self, public: paillier.PublicKey, spec: SumSpec, authority: str) -> None:
+        self._geometry, self._authority = _Geometry(public, spec), authority
+
+    @property
+    def payload_bytes(self) -> int:
+        """Length of every payload and of the hidden sum."""
+        return self._geometry.count * self._geometry.public.bits // 4
+
+    def combine(self, payloads: Mapping[int, bytes]) -> bytes:
+        """Return the product of the ciphertext vectors."""
+        g = self._geometry
+        vectors = []
+        for party in sorted(payloads):
+            try:
+                vectors.append(paillier.ciphertexts_from_bytes(g.public, payloads[party], g.count))
+            except CiphertextError as error:
+                raise CiphertextError(f"Payload of party {party}: {error}") from None
+        return paillier.ciphertexts_to_bytes(g.public, paillier.add(g.public, vectors))
+
+    def open(self, hidden: bytes, exchange: Exchange) -> IntVector | None:
+        """Ask the authority; None when it did not answer."""
+        answer = exchange({self._authority: hidden}).get(self._authority)
+        return None if answer is None else vector_from_bytes(answer, self._geometry.spec.length)
+
+
+class PaillierOpener:
+    """Authority half: decrypt, add noise, check tags and padding, unpack.
+
+    It trusts its caller with S8 (one opening per round), S12 (enough survivors) and S20 (budget); see
+    :mod:`flbc.node.authority`.
+    """
+
+    def __init__(self, private: paillier.PrivateKey, spec: SumSpec, key: EncryptionKey) -> None:
+        self._private, self._key = private, key
+        self._geometry = _Geometry(private.public, spec)
+
+    def open(self, hidden: bytes, label: bytes, survivors: Sequence[Contribution], noise: Noise | None) -> IntVector:
+        """Return the (noised) sum of exactly ``survivors``.
+
+        Raises
+        ------
+        CiphertextError
+            If ``hidden`` is not a vector of ciphertexts of this key.
+        OpeningRefusedError
+            If it is not the sum of exactly these survivors; no detail is given.
+        """
+        g = self._geometry
+        parties = len(survivors)
+        if not 0 < parties <= g.spec.max_parties or len({c.party for c in survivors}) != parties:
+            raise OpeningRefusedError("The list of survivors is empty, too long or names a party twice")
+        ciphertexts = paillier.ciphertexts_from_bytes(g.public, hidden, g.count)
+        expected = [0] * g.count
+        for c in survivors:
+            tags = g.tags(self._key.agree(c.encryption, tag_info(label, c.nonce))).tolist()
+            expected = [a + b for a, b in zip(expected, tags, strict=True)]
+        plaintexts = self._private.decrypt(ciphertexts)
+        tail = 0
+        if noise is not None:
+            tail, n = g.spec.noise_tail, g.public.n
+            added = self._pack_noise(noise(g.spec.length))
+            plaintexts = [(m + extra) % n for m, extra in zip(plaintexts, added, strict=True)]
+        fields = [split_tag(m, g.layout) for m in plaintexts]
+        slots = unpack([low for _, low in fields], g.layout, g.padded).astype(np.int64)
+        exact = [tag for tag, _ in fields] == expected
+        padding = slots[g.spec.length :]
+        if not (exact and np.all(padding == parties * g.spec.max_abs)):
+            raise OpeningRefusedError("This is not the sum of exactly these survivors; the round is burnt")
+        return np.asarray(slots[: g.spec.length] - (parties * g.spec.max_abs + tail))
+
+    def _pack_noise(self, noise: IntVector) -> list[int]:
+        """Noise plus tail in every used slot, as one integer per ciphertext; unused slots get none."""
+        g = self._geometry
+        shifted = np.zeros(g.padded, np.int64)
+        shifted[: g.spec.length] = noise + g.spec.noise_tail
+        inside = np.clip(shifted, 0, (1 << g.layout.slot_bits) - 1)
+        packed = [int(m) for m in pack(inside.astype(np.uint64), g.layout)]
+        # Beyond the tail (probability 2e-19 a draw) the sum carries, and the distribution stays what was promised.
+        for j in np.flatnonzero(shifted != inside).tolist():
+            packed[j // g.layout.slots] += int(shifted[j] - inside[j]) << (g.layout.slot_bits * (j % g.layout.slots))
+        return packed

@@ -1,0 +1,90 @@
+"""The immutable terms of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Self
+
+from .crypto.signing import keccak256
+from .encoding import canonical, parse, unhex
+from .errors import ProtocolError
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """The immutable terms of a training run (S5). Its hash is in every label; nodes remember it and refuse a change.
+
+    Parameters
+    ----------
+    scheme, mode : str
+        How the sum is hidden, e.g. ``"paillier"`` and ``"authority"``.
+    codec : mapping
+        Settings of the codec and the hash of the model's layout.
+    privacy : mapping or None
+        The noise mechanism with all its numbers; None without differential privacy.
+    rounds : int
+        Rounds that may be opened at most.
+    min_survivors : int
+        Fewest submissions in a sum that may be opened (S12).
+    max_parties : int
+        Most submissions in a sum; slots and moduli are sized for it (S13).
+    key_bits : int
+        Size of the scheme key in bits; 0 when the scheme has none.
+    scheme_keys : tuple of bytes
+        Fingerprints of the scheme keys.
+    reveal_metrics : tuple of str
+        Metrics that clients may send in clear, outside epsilon (S18); sorted.
+    """
+
+    scheme: str
+    mode: str
+    codec: Mapping[str, Any]
+    privacy: Mapping[str, Any] | None
+    rounds: int
+    min_survivors: int
+    max_parties: int
+    key_bits: int
+    scheme_keys: tuple[bytes, ...]
+    reveal_metrics: tuple[str, ...]
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """Canonical bytes."""
+        data: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        data["scheme_keys"] = [key.hex() for key in self.scheme_keys]
+        data["reveal_metrics"] = list(self.reveal_metrics)
+        return canonical(data)
+
+    @cached_property
+    def hash(self) -> bytes:
+        """keccak-256 of the canonical bytes."""
+        return keccak256(self.encoded)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Parse canonical bytes; :class:`ProtocolError` names what is missing or has the wrong type."""
+        value = parse(data, "task configuration")
+        kinds: dict[str, type | tuple[type, ...]] = {
+            "scheme": str,
+            "mode": str,
+            "codec": dict,
+            "privacy": (dict, type(None)),
+            "rounds": int,
+            "min_survivors": int,
+            "max_parties": int,
+            "key_bits": int,
+            "scheme_keys": list,
+            "reveal_metrics": list,
+        }
+        if set(value) != set(kinds):
+            raise ProtocolError(f"The task configuration must have exactly the members {', '.join(kinds)}")
+        for name, kind in kinds.items():
+            if not isinstance(value[name], kind) or isinstance(value[name], bool):
+                raise ProtocolError(f"Member {name!r} of the task configuration has the wrong type")
+        value["scheme_keys"] = tuple(unhex(key, 32, "scheme key") for key in value["scheme_keys"])
+        value["reveal_metrics"] = tuple(str(name) for name in value["reveal_metrics"])
+        if value["rounds"] < 1 or not 1 <= value["min_survivors"] <= value["max_parties"]:
+            raise ProtocolError("The task configuration needs rounds >= 1 and 1 <= min_survivors <= max_parties")
+        return cls(**value)
