@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from .errors import ProtocolError
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 #: Longest document that is parsed, in bytes. A roster of 10,000 parties takes about 3 MB.
 MAX_BYTES = 16 * 2**20

@@ -80,7 +80,7 @@ class Codec:
     @property
     def max_abs(self) -> int:
         """Largest magnitude of a coordinate."""
-        return 2 ** (self.bits - 1) - 1
+        return (1 << (self.bits - 1)) - 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -136,7 +136,11 @@ class Frame:
         """Parse canonical bytes."""
         value = parse(data, "frame")
         ranges, weight = value.get("ranges"), value.get("max_weight")
-        if not isinstance(ranges, list) or not all(isinstance(r, float) for r in ranges) or not isinstance(weight, float):
+        if (
+            not isinstance(ranges, list)
+            or not all(isinstance(r, float) for r in ranges)
+            or not isinstance(weight, float)
+        ):
             raise ProtocolError("A frame holds a list of ranges and the largest weight, all floats")
         return cls(tuple(ranges), weight)
 
@@ -277,7 +281,7 @@ class VectorPlan:
         mean: dict[str, NDArray[np.float64]] = {}
         for (tensor, place), limit in zip(self.layout.float_slices(), frame.ranges, strict=True):
             scale = limit / self.codec.max_abs * (frame.max_weight / weight)
-            mean[tensor.name] = (total[:floats][place] * scale).reshape(tensor.shape)
+            mean[tensor.name] = np.asarray(total[:floats][place] * scale, np.float64).reshape(tensor.shape)
         for tensor, place in self.layout.integer_slices():
             mean[tensor.name] = (numbers[:integers][place] / weight).reshape(tensor.shape)
         metrics = numbers[integers + 2 : integers + 2 + metric_count] / weight
@@ -299,7 +303,8 @@ class VectorPlan:
     def decode_private(self, total: IntVector, step: float, count: float) -> OpenedUpdate:
         """Return ``total * step / count`` per float array; ``count`` is public."""
         self._check_length(total)
-        mean = {t.name: (total[place] * (step / count)).reshape(t.shape) for t, place in self.layout.float_slices()}
+        scaled = np.asarray(total * (step / count), np.float64)
+        mean = {tensor.name: scaled[place].reshape(tensor.shape) for tensor, place in self.layout.float_slices()}
         return OpenedUpdate(mean, float(count))
 
     def _check_length(self, total: IntVector) -> None:
@@ -313,9 +318,7 @@ def round_stochastic(values: NDArray[np.float64]) -> IntVector:
     return np.floor(values + rng.random(values.shape)).astype(np.int64)
 
 
-def flatten_metrics(
-    metrics: Mapping[str, float | Sequence[float]], limit: int
-) -> tuple[tuple[str, ...], list[float]]:
+def flatten_metrics(metrics: Mapping[str, float | Sequence[float]], limit: int) -> tuple[tuple[str, ...], list[float]]:
     """Sort metrics by name and flatten lists.
 
     Returns

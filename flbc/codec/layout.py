@@ -147,7 +147,9 @@ def check_finite(name: str, array: NDArray[Any], what: str) -> None:
 
 def _kind(name: str, array: NDArray[Any], private: bool) -> Kind:
     if array.dtype.kind not in "fiu":
-        raise LayoutError(f"Array {name!r} has dtype {array.dtype}; only floating-point and integer arrays can be summed")
+        raise LayoutError(
+            f"Array {name!r} has dtype {array.dtype}; only floating-point and integer arrays can be summed"
+        )
     if private and (array.dtype.kind != "f" or name.rsplit(".", 1)[-1] in RUNNING_STATISTICS):
         return "frozen"
     return "float" if array.dtype.kind == "f" else "integer"

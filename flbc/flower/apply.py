@@ -73,8 +73,8 @@ def pseudo_reply(
     metrics: dict[str, Any] = {weight_key: weight, **unflatten_metrics(metric_names, opened.metrics)}
     clear = [dict(content["metrics"]) for content in revealed if "metrics" in content.metric_records]
     for name in sorted({name for record in clear for name in record}):
-        values = [record[name] for record in clear if isinstance(record.get(name), int | float)]
+        values = [value for record in clear if isinstance(value := record.get(name), int | float)]
         if values:
-            metrics[name] = float(np.mean(values))
+            metrics[name] = sum(values) / len(values)
     like.content = RecordDict({array_key: apply_mean(arrays, opened.mean, rate), "metrics": MetricRecord(metrics)})
     return like

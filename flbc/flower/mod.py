@@ -21,8 +21,6 @@ from ..node.ticket import admit, paillier_keys
 from . import wire
 from .node import HELPERS, Node, in_simulation
 
-#: flwr.common.constant.ErrorCode.MOD_FAILED_PRECONDITION
-REFUSED = 6
 _TICKET = ("label", "config", "roster", "frame", "keys")
 
 
@@ -79,7 +77,7 @@ class SecureMod:
                 raise ProtocolError(f"Stage {stage!r} does not belong in a {kind} message")
             return getattr(self, f"_{stage}")(message, record, context, call_next)  # type: ignore[no-any-return]
         except FlbcError as error:
-            return Message(Error(REFUSED, f"{type(error).__name__}: {error}"), reply_to=message)
+            return Message(Error(wire.REFUSED, f"{type(error).__name__}: {error}"), reply_to=message)
 
     # ------------------------------------------------------------------ stages
     def _hello(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:

@@ -42,7 +42,7 @@ def in_simulation(context: Context) -> bool:
 
 
 class Node:
-    """This node, as one scheme sees it.
+    """A node as one scheme sees it.
 
     Parameters
     ----------

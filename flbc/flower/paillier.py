@@ -18,7 +18,7 @@ from ..privacy import Privacy
 from ..roster import Party
 from ..schemes import Combiner
 from ..schemes.paillier import PaillierCombiner
-from ..task import TaskConfig
+from .session import Session
 from .strategy import SecureStrategy
 
 
@@ -107,6 +107,6 @@ class Paillier(SecureStrategy):
             pins=None if roster is None else Pins.load(Path(roster)),
         )
 
-    def _build_combiner(self, config: TaskConfig, keys: bytes, helper: Party) -> Combiner:
-        public = check_keys(keys, config, helper, self._simulation)
-        return PaillierCombiner(public, sum_spec(config), helper.name)
+    def _combiner(self, session: Session, helper: Party) -> Combiner:
+        public = check_keys(session.keys, session.config, helper, session.simulation)
+        return PaillierCombiner(public, sum_spec(session.config), helper.name)

@@ -20,6 +20,8 @@ RECORD = "flbc"
 VERSION = 1
 HELLO, TRAIN, REPROTECT, OPEN, EVALUATE = "hello", "train", "reprotect", "open", "evaluate"
 STAGES = (HELLO, TRAIN, REPROTECT, OPEN, EVALUATE)
+#: flwr.common.constant.ErrorCode.MOD_FAILED_PRECONDITION: the mod refuses.
+REFUSED = 6
 PAYLOAD = "payload"
 PAYLOAD_STYPE = "flbc.payload"
 
@@ -35,9 +37,9 @@ def read_record(content: RecordDict) -> ConfigRecord | None:
     if record is None:
         return None
     if record.get("version") != VERSION:
-        raise ProtocolError(f"The peer speaks version {record.get('version')} of flbc's protocol, this node {VERSION}")
+        raise ProtocolError(f"The peer speaks another version of flbc's protocol; this node speaks {VERSION}")
     if record.get("stage") not in STAGES:
-        raise ProtocolError(f"Unknown stage {record.get('stage')!r}")
+        raise ProtocolError("The message names a stage that this version of flbc does not know")
     return record
 
 

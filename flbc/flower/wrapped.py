@@ -56,7 +56,7 @@ def check_wrapped(strategy: object, assume_mean_based: bool) -> Strategy:
             "the job of the Verified strategy"
         )
     if isinstance(strategy, _TREES):
-        raise UnsupportedStrategyError(f"{name} concatenates trees; only sums can be hidden. Use a differentiable model")
+        raise UnsupportedStrategyError(f"{name} concatenates trees; only sums can be hidden. Use another model")
     if isinstance(strategy, QFedAvg):
         raise UnsupportedStrategyError("QFedAvg weighs clients by their own loss, which nobody may see. Use FedAvg")
     if isinstance(strategy, _PRIVATE):

@@ -101,7 +101,7 @@ def load_identity(node_config: Mapping[str, object]) -> Identity:
     if not isinstance(path, str):
         raise ConfigError(
             "This node has no key file. Make one with `flbc keys new NAME`, and start the SuperNode with "
-            "--node-config 'flbc-key=\"/path/NAME.key\" flbc-roster=\"/path/roster.toml\" flbc-role=\"hospital\"' "
+            '--node-config \'flbc-key="/path/NAME.key" flbc-roster="/path/roster.toml" flbc-role="hospital"\' '
             "(development identities are allowed only in simulation, or with flbc-dev=true)"
         )
     keys = _load_keys(path, key_password(node_config))

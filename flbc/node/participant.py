@@ -1,4 +1,4 @@
-"""A client's half of a round: keep the training result, encode, protect, sign (SECURITY rules S7, S9, S14, S16, S18)."""
+"""A client's half of a round: keep the training result, encode, protect, sign (rules S7, S9, S14, S16, S18)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..codec import EncodedUpdate, Layout
 from ..codec.layout import check_finite
 from ..crypto.signing import keccak256
-from ..encoding import canonical, parse, unhex
+from ..encoding import canonical, parse
 from ..errors import CodecError, ProtocolError
 from ..privacy.clipping import clip_update
 from ..privacy.mechanism import GaussianMechanism

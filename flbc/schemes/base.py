@@ -87,6 +87,10 @@ class Protector(Protocol):
 class Combiner(Protocol):
     """Server half."""
 
+    def check(self, payload: bytes) -> None:
+        """Raise :class:`CiphertextError` if a payload is malformed, so that its sender can be left out."""
+        ...
+
     def combine(self, payloads: Mapping[int, bytes]) -> bytes:
         """Add payloads (by roster index) without opening them; :class:`CiphertextError` names a malformed one."""
         ...

@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 from ..crypto import paillier
 from ..crypto.keystream import EncryptionKey, prf_words
 from ..crypto.packing import SlotLayout, pack, split_tag, unpack
-from ..errors import CiphertextError, CodecError, OpeningRefusedError
+from ..errors import CodecError, OpeningRefusedError
 from .base import Contribution, Exchange, IntVector, Noise, SumSpec, vector_from_bytes
 
 _TAG_INFO = b"flbc/paillier/tag/1"
@@ -128,15 +128,14 @@ class PaillierCombiner:
         """Length of every payload and of the hidden sum."""
         return self._geometry.count * self._geometry.public.bits // 4
 
+    def check(self, payload: bytes) -> None:
+        """Raise :class:`CiphertextError` unless the payload is a vector of ciphertexts of this key."""
+        paillier.ciphertexts_from_bytes(self._geometry.public, payload, self._geometry.count)
+
     def combine(self, payloads: Mapping[int, bytes]) -> bytes:
         """Return the product of the ciphertext vectors."""
         g = self._geometry
-        vectors = []
-        for party in sorted(payloads):
-            try:
-                vectors.append(paillier.ciphertexts_from_bytes(g.public, payloads[party], g.count))
-            except CiphertextError as error:
-                raise CiphertextError(f"Payload of party {party}: {error}") from None
+        vectors = (paillier.ciphertexts_from_bytes(g.public, payloads[party], g.count) for party in sorted(payloads))
         return paillier.ciphertexts_to_bytes(g.public, paillier.add(g.public, vectors))
 
     def open(self, hidden: bytes, exchange: Exchange) -> IntVector | None:

@@ -33,14 +33,18 @@ class PlainCombiner:
     def __init__(self, spec: SumSpec, opener: str) -> None:
         self.spec, self.opener = spec, opener
 
+    def check(self, payload: bytes) -> None:
+        """Raise :class:`CiphertextError` if the payload has a wrong length."""
+        if len(payload) != _LABEL_BYTES + 8 * self.spec.length:
+            raise CiphertextError("The payload has a wrong length")
+
     def combine(self, payloads: Mapping[int, bytes]) -> bytes:
         """Add vectors that carry the same label."""
         label: bytes | None = None
         total = np.zeros(self.spec.length, np.int64)
         for party in sorted(payloads):
             payload = payloads[party]
-            if len(payload) != _LABEL_BYTES + 8 * self.spec.length:
-                raise CiphertextError(f"The payload of party {party} has a wrong length")
+            self.check(payload)
             if label is not None and payload[:_LABEL_BYTES] != label:
                 raise CiphertextError(f"The payload of party {party} was made for another round")
             label = payload[:_LABEL_BYTES]

@@ -1,0 +1,128 @@
+"""The ``flbc`` command: key files, rosters, the demo."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .crypto import keystore
+from .crypto.keystore import PartyKeys
+from .errors import ConfigError, FlbcError, KeyFileError
+from .node.identity import PASSWORD_VARIABLE
+from .node.rosterfile import Entry, write_roster
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Secure aggregation for Flower: key files, rosters, the demo.",
+)
+keys_app = typer.Typer(no_args_is_help=True, help="Make and show a party's key file.")
+app.add_typer(keys_app, name="keys")
+console = Console(stderr=True)
+
+
+@keys_app.command("new", epilog="Example: flbc keys new authority --paillier-bits 3072 --out /secure/authority.key")
+def keys_new(
+    name: Annotated[str, typer.Argument(help="The party's name, as it will stand in the roster.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write; default NAME.key in this folder.")] = None,
+    paillier_bits: Annotated[
+        int | None, typer.Option(help="Also make a Paillier key (the authority needs one): 2048, 3072 or 4096.")
+    ] = None,
+) -> None:
+    """Make a key file, encrypted with a password (asked for, or from FLBC_KEY_PASSWORD)."""
+    path = out or Path(f"{name}.key")
+    if path.exists():
+        raise KeyFileError(f"{path} exists; a key file is never overwritten. Choose another --out")
+    password = _new_password()
+    with console.status(f"making keys for {name} ..."):
+        keystore.save(path, PartyKeys.generate(name, paillier_bits=paillier_bits), password)
+    console.print(f"wrote {path} (mode 0600); keep it and its password on this party's machine alone")
+    _show(path)
+
+
+@keys_app.command("show", epilog="Example: flbc keys show cleveland.key > cleveland.public.json")
+def keys_show(path: Annotated[Path, typer.Argument(help="A key file.")]) -> None:
+    """Print the public part as JSON: what the others need for their rosters. No password is asked for."""
+    _show(path)
+
+
+@app.command(
+    epilog="Example: flbc roster cleveland.public.json:hospital:244 hungary.public.json:hospital:235 "
+    "authority.public.json:authority --max-epsilon 1 --out roster.toml"
+)
+def roster(
+    parties: Annotated[
+        list[str],
+        typer.Argument(help="FILE:ROLE[,ROLE][:EXAMPLES] for each party; FILE as `flbc keys show` prints it."),
+    ],
+    out: Annotated[Path, typer.Option(help="Where to write.")] = Path("roster.toml"),
+    scheme: Annotated[list[str] | None, typer.Option(help="Accepted scheme; may be repeated.")] = None,
+    min_key_bits: Annotated[int, typer.Option(help="Smallest scheme key in bits.")] = 3072,
+    min_survivors: Annotated[int, typer.Option(help="Fewest clients in a sum.")] = 3,
+    min_noise_multiplier: Annotated[float, typer.Option(help="Above 0: require differential privacy.")] = 0.0,
+    max_epsilon: Annotated[float | None, typer.Option(help="Require differential privacy with at most this.")] = None,
+    max_clip_norm: Annotated[float | None, typer.Option(help="Largest clipping norm.")] = None,
+) -> None:
+    """Assemble a node's pins: whom it trusts, and what it agrees to. Every party checks the file it uses."""
+    entries = [Entry.parse(text) for text in parties]
+    policy: dict[str, object] = {
+        "schemes": scheme or ["paillier"],
+        "min-key-bits": min_key_bits,
+        "min-survivors": min_survivors,
+        "min-noise-multiplier": min_noise_multiplier,
+    }
+    if max_epsilon is not None:
+        policy["max-epsilon"] = max_epsilon
+    if max_clip_norm is not None:
+        policy["max-clip-norm"] = max_clip_norm
+    pins = write_roster(out, entries, policy)
+    table = Table(title=f"{out}: compare these fingerprints with each party, by telephone or in person")
+    for column in ("party", "roles", "signing address", "encryption key", "examples"):
+        table.add_column(column)
+    for party in pins.values():
+        examples = str(party.examples) if party.examples else "not declared"
+        table.add_row(
+            party.name, ", ".join(party.roles), "0x" + party.address.hex(), party.encryption.hex()[:16] + "…", examples
+        )
+    console.print(table)
+
+
+@app.command(epilog="Example: flbc demo")
+def demo() -> None:
+    """Train on four hospitals' records under encryption, with epsilon = 1 per patient (what `make demo` runs)."""
+    from .demo.run import run_demo
+
+    raise typer.Exit(run_demo())
+
+
+def main() -> None:
+    """Run the command; flbc's errors are printed without a traceback."""
+    try:
+        app()
+    except FlbcError as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False)
+        sys.exit(1)
+
+
+def _show(path: Path) -> None:
+    typer.echo(json.dumps(keystore.read_public(path), indent=2))
+
+
+def _new_password() -> str:
+    if PASSWORD_VARIABLE in os.environ:
+        return os.environ[PASSWORD_VARIABLE]
+    if not sys.stdin.isatty():
+        raise ConfigError(f"Nobody can type a password here; set {PASSWORD_VARIABLE}")
+    first, second = getpass.getpass("Password of the new key file: "), getpass.getpass("Again: ")
+    if not first or first != second:
+        raise ConfigError("The passwords are empty or differ; nothing was written")
+    return first

@@ -1,0 +1,207 @@
+"""One training run as the server sees it: its terms, its nodes, and the tickets it hands out."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from logging import WARNING
+
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from ..codec import Codec, Frame, Layout, VectorPlan
+from ..crypto.signing import keccak256
+from ..errors import ConfigError
+from ..node.terms import codec_terms
+from ..node.ticket import Ticket
+from ..privacy import GaussianMechanism, Privacy
+from ..privacy.mechanism import plan as plan_mechanism
+from ..roster import TRAIN_ROLE, Party, Roster
+from ..round import NO_HUB, ZERO, RoundLabel
+from ..task import TaskConfig
+from . import wire
+from .directory import Directory
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the strategy was constructed with."""
+
+    scheme: str
+    mode: str
+    helpers: tuple[str, ...]
+    privacy: Privacy | None
+    codec: Codec
+    key_bits: int
+    min_survivors: int
+    reveal_metrics: tuple[str, ...]
+
+
+@dataclass
+class Session:
+    """A task: fixed terms, and the little that changes from round to round.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's, with all nodes.
+    directory : Directory
+    helpers : tuple of str
+        Roles beside training.
+    config : TaskConfig
+    plan : VectorPlan
+    mechanism : GaussianMechanism or None
+    keys : bytes
+        The scheme's keys, as clients get them.
+    simulation : bool
+    weight_key : str
+        Name of the weight in a MetricRecord.
+    frame : Frame
+        Public numbers of the next attempt.
+    task : bytes
+        32 random bytes.
+    parent : bytes
+        Hash of the last opened block.
+    openings : int
+        Sums opened so far.
+    """
+
+    grid: Grid
+    directory: Directory
+    helpers: tuple[str, ...]
+    config: TaskConfig
+    plan: VectorPlan
+    mechanism: GaussianMechanism | None
+    keys: bytes
+    simulation: bool
+    weight_key: str
+    frame: Frame
+    task: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    parent: bytes = ZERO
+    openings: int = 0
+
+    @property
+    def helper(self) -> Party | None:
+        """The party that opens, while it is online."""
+        online = self.directory.online(self.grid, self.helpers[0])
+        return next((card.party for card in online.values()), None)
+
+    def ticket(self, server_round: int, attempt: int, nodes: Iterable[int], model: bytes) -> Ticket:
+        """Label an attempt for these nodes and the helpers."""
+        parties = [party for node in nodes if (party := self.directory.party(node)) is not None]
+        for role in self.helpers:
+            parties += [card.party for card in self.directory.online(self.grid, role).values()]
+        roster = Roster(tuple(sorted(parties, key=lambda party: party.name)))
+        label = RoundLabel(
+            task=self.task,
+            round=server_round,
+            attempt=attempt,
+            roster=roster.hash,
+            config=self.config.hash,
+            model=model,
+            frame=self.frame.hash,
+            keys=keccak256(self.keys),
+            chain_id=0,
+            hub=NO_HUB,
+            simulation=self.simulation,
+        )
+        return Ticket(label, self.config, roster, self.frame, self.keys)
+
+    def with_ticket(self, message: Message, stage: str, ticket: Ticket) -> Message:
+        """Return a copy of a train or evaluate message that carries the ticket."""
+        # FedAvg puts one shared RecordDict in all messages: copy it before adding to it.
+        content = RecordDict(dict(message.content))
+        content[wire.RECORD] = wire.stage_record(stage, {**ticket.to_wire(), "weight-key": self.weight_key})
+        meta = message.metadata
+        return Message(content, dst_node_id=meta.dst_node_id, message_type=meta.message_type, group_id=meta.group_id)
+
+
+def open_session(
+    grid: Grid, directory: Directory, terms: Terms, arrays: ArrayRecord, num_rounds: int, weight_key: str
+) -> tuple[Session, int]:
+    """Fix the terms of a run with the nodes that are online.
+
+    Parameters
+    ----------
+    grid, directory
+        The nodes; the helpers are known to be online.
+    terms : Terms
+    arrays : ArrayRecord
+        Initial model.
+    num_rounds : int
+        Rounds asked for.
+    weight_key : str
+        Name of the weight in a MetricRecord.
+
+    Returns
+    -------
+    session : Session
+    rounds : int
+        Rounds that the privacy budget allows, at most ``num_rounds``.
+
+    Raises
+    ------
+    ConfigError
+        If the terms do not fit the nodes, e.g. a data-set size is not declared.
+    """
+    training = directory.online(grid, TRAIN_ROLE)
+    helper = next(iter(directory.online(grid, terms.helpers[0]).values()))
+    if len({card.simulation for card in (*training.values(), helper)}) != 1:
+        raise ConfigError("Some nodes use development identities (flbc-dev) and some do not")
+    private = terms.privacy is not None
+    plan = VectorPlan(Layout.of({name: a.numpy() for name, a in arrays.items()}, private=private), terms.codec, private)
+    rounds, mechanism = num_rounds, None
+    if terms.privacy is not None:
+        parties = [card.party for card in training.values()]
+        mechanism = _mechanism(terms.privacy, plan, terms.codec, parties, num_rounds)
+        rounds = min(num_rounds, mechanism.affordable_rounds())
+        if rounds < num_rounds:
+            log(
+                WARNING,
+                "flbc: the budget epsilon = %g allows %d of %d rounds; the run stops there",
+                mechanism.epsilon,
+                rounds,
+                num_rounds,
+            )
+    config = TaskConfig(
+        scheme=terms.scheme,
+        mode=terms.mode,
+        codec=codec_terms(plan, mechanism),
+        privacy=None if mechanism is None else mechanism.to_dict(),
+        rounds=max(rounds, 1),
+        min_survivors=terms.min_survivors,
+        # Slots hold a power of two of parties anyway, so late joiners up to it cost nothing.
+        max_parties=2 ** math.ceil(math.log2(max(len(training), terms.min_survivors))),
+        key_bits=terms.key_bits,
+        scheme_keys=(helper.party.scheme_key,),
+        reveal_metrics=terms.reveal_metrics,
+    )
+    session = Session(
+        grid, directory, terms.helpers, config, plan, mechanism, helper.keys, helper.simulation, weight_key,
+        plan.first_frame(),
+    )  # fmt: skip
+    return session, rounds
+
+
+def _mechanism(
+    privacy: Privacy, plan: VectorPlan, codec: Codec, parties: list[Party], num_rounds: int
+) -> GaussianMechanism:
+    largest = 1
+    if privacy.unit == "example":
+        undeclared = [party.name for party in parties if not party.examples]
+        if undeclared:
+            raise ConfigError(
+                f"Privacy(unit='example') needs the declared size of every training set; {undeclared[0]!r} has none. "
+                "Use ClientApp(mods=[SecureMod(examples=...)]) or `examples` in the roster"
+            )
+        largest = max(party.examples for party in parties)
+    return plan_mechanism(
+        privacy,
+        dimension=plan.length,
+        rounds=privacy.rounds or num_rounds,
+        max_examples=largest,
+        client_step=privacy.clip_norm / codec.max_abs,
+    )

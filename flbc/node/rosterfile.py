@@ -1,0 +1,71 @@
+"""Write a roster file from what parties published (``flbc roster``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import tomli_w
+
+from ..crypto.signing import checksum_address, parse_address
+from ..errors import RosterError
+from ..roster import Party
+from .identity import parse_roles
+from .pins import Pins
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One party for the roster: its public part, roles, and declared number of examples (0: not declared)."""
+
+    public: Mapping[str, Any]
+    roles: tuple[str, ...]
+    examples: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``FILE:ROLE[,ROLE][:EXAMPLES]``.
+
+        Raises
+        ------
+        RosterError
+            If the text or the file is malformed.
+        """
+        file, colon, rest = text.partition(":")
+        roles, _, examples = rest.partition(":")
+        if not colon or (examples and not examples.isdigit()):
+            raise RosterError(f"{text!r} must be FILE:ROLE[,ROLE][:EXAMPLES], e.g. cleveland.public.json:hospital:244")
+        try:
+            public = json.loads(Path(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise RosterError(f"Cannot read {file}; make it with `flbc keys show NAME.key > {file}`") from None
+        if not isinstance(public, dict):
+            raise RosterError(f"{file} does not hold the public part of a key file")
+        return cls(public, parse_roles(roles), int(examples or 0))
+
+    def to_toml(self) -> dict[str, Any]:
+        """Return the ``[[party]]`` table."""
+        try:
+            table: dict[str, Any] = {
+                "name": str(self.public["name"]),
+                "roles": list(self.roles),
+                "address": checksum_address(parse_address(self.public["signing"])),
+                "encryption": str(self.public["encryption"]),
+            }
+        except (KeyError, TypeError) as error:
+            raise RosterError(f"The public part of a key file lacks {error}; make it with `flbc keys show`") from None
+        if self.public.get("paillier"):
+            table["scheme-key"] = str(self.public["paillier"])
+        if self.examples:
+            table["examples"] = self.examples
+        return table
+
+
+def write_roster(path: Path, entries: Sequence[Entry], policy: Mapping[str, object]) -> dict[str, Party]:
+    """Write a roster file and read it back; return its parties by name."""
+    tables = sorted((entry.to_toml() for entry in entries), key=lambda table: str(table["name"]))
+    path.write_text(tomli_w.dumps({"version": 1, "policy": dict(policy), "party": tables}), encoding="utf-8")
+    return dict(Pins.load(path).parties or {})
