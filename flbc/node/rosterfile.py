@@ -52,13 +52,13 @@ class Entry:
             table: dict[str, Any] = {
                 "name": str(self.public["name"]),
                 "roles": list(self.roles),
-                "address": checksum_address(parse_address(self.public["signing"])),
+                "address": checksum_address(parse_address(self.public["address"])),
                 "encryption": str(self.public["encryption"]),
             }
+            if self.public["paillier"] is not None:
+                table["scheme-key"] = str(self.public["paillier"]["fingerprint"])
         except (KeyError, TypeError) as error:
             raise RosterError(f"The public part of a key file lacks {error}; make it with `flbc keys show`") from None
-        if self.public.get("paillier"):
-            table["scheme-key"] = str(self.public["paillier"])
         if self.examples:
             table["examples"] = self.examples
         return table

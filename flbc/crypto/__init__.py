@@ -1,0 +1,1 @@
+"""Cryptographic primitives: bytes and integers in, bytes and integers out; no protocol, no network, no Flower."""

@@ -1,0 +1,31 @@
+"""Differential privacy for opened sums: what is promised, how much noise that takes, and the noise itself.
+
+**What is promised.** The integers that a scheme opens, over all rounds of a task, are (epsilon, delta)-differentially
+private for the *unit* of protection, under full participation and without any amplification by sampling:
+
+* ``unit="example"``: two data sets are neighbours when one record is replaced by a null record whose gradient is zero
+  ("zero-out" adjacency; Ponomareva et al. 2023, *How to DP-fy ML*, §2.1). The sizes of the hospitals' data sets are
+  public constants. A record is a patient only where one row of the data is one patient.
+* ``unit="client"``: neighbours differ in one client's whole update, which is replaced by the zero vector.
+
+The stricter replace-one numbers (one record or update exchanged for *any* other) are available beside them.
+
+**What is not promised.** The guarantee does not hold against whoever adds the noise, who sees the sum without it.
+Nothing outside the sum is covered: metrics, weights, timings and logs that travel in clear, and hyper-parameters that
+were tuned on the same data. A dishonest *server* is held off by the nodes' own policy and by the opener's budget; a
+dishonest *client* can spoil accuracy, but it cannot weaken the protection of the others.
+
+How a number of integers becomes a guarantee: :mod:`flbc.privacy.spec` (what the user asks for),
+:mod:`flbc.privacy.mechanism` (the sensitivity that the codec guarantees, times the noise multiplier),
+:mod:`flbc.privacy.accountant` (exact composition), :mod:`flbc.privacy.noise` (sampling it),
+:mod:`flbc.privacy.clipping` and :mod:`flbc.privacy.gradients` (what keeps the sensitivity true).
+
+Importing this package loads neither torch, Opacus nor scipy: Flower starts a process per message.
+"""
+
+from .clipping import clip_update
+from .gradients import clipped_gradient_sum
+from .mechanism import GaussianMechanism, plan
+from .spec import Privacy
+
+__all__ = ["GaussianMechanism", "Privacy", "clip_update", "clipped_gradient_sum", "plan"]

@@ -1,0 +1,83 @@
+"""What a user asks for: the unit of protection, the budget and the clipping norm."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import PrivacyConfigError
+
+Unit = Literal["client", "example"]
+"""One client's whole update, or one record of one client."""
+
+UNITS: tuple[Unit, ...] = ("client", "example")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Privacy:
+    """A differential-privacy budget for one task.
+
+    Parameters
+    ----------
+    epsilon : float
+        Total budget of the task, > 0. Values of 1 to 3 are customary; above 10 the promise means little.
+    delta : float (default: 1e-5)
+        Probability mass outside the epsilon promise, in (0, 1). Choose it below one over the number of units.
+    unit : {"client", "example"} (default: "client")
+        What one neighbour differs in; see :mod:`flbc.privacy`. With a handful of clients only ``"example"`` leaves a
+        useful model: hiding one of four hospitals needs noise of the size of a hospital.
+    clip_norm : float (default: 1.0)
+        L2 norm to which one client's update, or one example's gradient, is clipped; in the units of the parameters.
+    rounds : int, optional (default: None)
+        Number of rounds the budget has to last for. None means the ``num_rounds`` of ``start()``.
+    noise_multiplier : float, optional (default: None)
+        Standard deviation of the noise over the sensitivity. None means the smallest one for which ``rounds`` rounds
+        stay inside (epsilon, delta).
+    learning_rate : float (default: 1.0)
+        Example unit only: the server applies ``global - learning_rate * noised mean gradient``.
+
+    Raises
+    ------
+    PrivacyConfigError
+        If a value is out of range; the message says what to pass instead.
+    """
+
+    epsilon: float
+    delta: float = 1e-5
+    unit: Unit = "client"
+    clip_norm: float = 1.0
+    rounds: int | None = None
+    noise_multiplier: float | None = None
+    learning_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check every field; nothing that is half right is ever constructed."""
+        if self.unit not in UNITS:
+            raise PrivacyConfigError(f'privacy unit is {self.unit!r}: pass unit="client" or unit="example"')
+        require_positive("epsilon", self.epsilon, "for example 3.0")
+        require_delta(self.delta)
+        require_positive("clip_norm", self.clip_norm, "an L2 norm in parameter units, for example 1.0")
+        require_positive("learning_rate", self.learning_rate, "for example 1.0")
+        if self.rounds is not None:
+            require_count("rounds", self.rounds, "at least 1, or None for the num_rounds of start()")
+        if self.noise_multiplier is not None:
+            require_positive("noise_multiplier", self.noise_multiplier, "or None to have it solved from the budget")
+
+
+def require_positive(name: str, value: float, hint: str) -> None:
+    """Refuse anything but a finite number above zero (bool is not a number here)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
+        raise PrivacyConfigError(f"{name} is {value!r}: pass a finite number above 0, {hint}")
+
+
+def require_delta(delta: float) -> None:
+    """Refuse a delta outside the open interval (0, 1)."""
+    if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not 0 < delta < 1:
+        raise PrivacyConfigError(f"delta is {delta!r}: pass a number between 0 and 1, for example 1e-5")
+
+
+def require_count(name: str, value: int, hint: str = "at least 1") -> None:
+    """Refuse anything but an int of 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise PrivacyConfigError(f"{name} is {value!r}: pass an integer, {hint}")

@@ -1,0 +1,45 @@
+"""Privacy refuses what cannot be meant."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from flbc.errors import PrivacyConfigError
+from flbc.privacy import Privacy
+
+
+def test_defaults() -> None:
+    privacy = Privacy(epsilon=3.0)
+    assert (privacy.delta, privacy.unit, privacy.clip_norm, privacy.rounds) == (1e-5, "client", 1.0, None)
+    assert Privacy(epsilon=1, unit="example", rounds=3).epsilon == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[
+            (name, bad)
+            for name in ("epsilon", "clip_norm", "learning_rate")
+            for bad in (0, -1.0, math.nan, math.inf, True, "1")
+        ],
+        *[("noise_multiplier", bad) for bad in (0, -1.0, math.nan)],
+        *[("delta", bad) for bad in (0.0, 1.0, -1e-5, math.nan, "x")],
+        *[("rounds", bad) for bad in (0, -3, 2.5, True)],
+        *[("unit", bad) for bad in ("patient", "", None)],
+    ],
+)
+def test_bad_values_are_named(field: str, value: object) -> None:
+    with pytest.raises(PrivacyConfigError, match=f"{field}.*pass"):
+        Privacy(**{"epsilon": 1.0, field: value})
+
+
+def test_import_is_light() -> None:
+    heavy = "print([m for m in ('torch', 'opacus', 'scipy') if m in sys.modules])"
+    code = f"import sys, flbc.privacy, flbc.demo.baselines; {heavy}"
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "[]"
+    )
