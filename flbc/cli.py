@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .crypto import keystore
@@ -18,6 +19,7 @@ from .crypto.keystore import PartyKeys
 from .errors import ConfigError, FlbcError, KeyFileError
 from .node.identity import PASSWORD_VARIABLE
 from .node.rosterfile import Entry, write_roster
+from .roster import check_name
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,13 +41,15 @@ def keys_new(
     ] = None,
 ) -> None:
     """Make a key file, encrypted with a password (asked for, or from FLBC_KEY_PASSWORD)."""
+    check_name(name)
     path = out or Path(f"{name}.key")
     if path.exists():
         raise KeyFileError(f"{path} exists; a key file is never overwritten. Choose another --out")
     password = _new_password()
     with console.status(f"making keys for {name} ..."):
         keystore.save(path, PartyKeys.generate(name, paillier_bits=paillier_bits), password)
-    console.print(f"wrote {path} (mode 0600); keep it and its password on this party's machine alone")
+    message = f"wrote {path} (mode 0600); keep it and its password on this party's machine alone"
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
     _show(path)
 
 
@@ -70,6 +74,7 @@ def roster(
     min_survivors: Annotated[int, typer.Option(help="Fewest clients in a sum.")] = 3,
     min_noise_multiplier: Annotated[float, typer.Option(help="Above 0: require differential privacy.")] = 0.0,
     max_epsilon: Annotated[float | None, typer.Option(help="Require differential privacy with at most this.")] = None,
+    max_delta: Annotated[float | None, typer.Option(help="Largest delta; 0.001 when not given.")] = None,
     max_clip_norm: Annotated[float | None, typer.Option(help="Largest clipping norm.")] = None,
 ) -> None:
     """Assemble a node's pins: whom it trusts, and what it agrees to. Every party checks the file it uses."""
@@ -82,10 +87,12 @@ def roster(
     }
     if max_epsilon is not None:
         policy["max-epsilon"] = max_epsilon
+    if max_delta is not None:
+        policy["max-delta"] = max_delta
     if max_clip_norm is not None:
         policy["max-clip-norm"] = max_clip_norm
     pins = write_roster(out, entries, policy)
-    table = Table(title=f"{out}: compare these fingerprints with each party, by telephone or in person")
+    table = Table(title=f"{escape(str(out))}: compare these fingerprints with each party, by telephone or in person")
     for column in ("party", "roles", "signing address", "encryption key", "examples"):
         table.add_column(column)
     for party in pins.values():
@@ -109,7 +116,8 @@ def main() -> None:
     try:
         app()
     except FlbcError as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
+        # Messages quote [policy] and paths, which are no markup, and commands, which must not be wrapped.
+        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

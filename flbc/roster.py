@@ -16,6 +16,12 @@ ROLES = (TRAIN_ROLE, "committee", "authority")
 MAX_PARTIES = 0xFFFF
 
 
+def check_name(name: str) -> None:
+    """Raise :class:`RosterError` unless ``name`` can name a party."""
+    if not name or len(name) > 64 or not all(c.isalnum() or c in "-_." for c in name):
+        raise RosterError("A party's name must be 1 to 64 letters, digits, '-', '_' or '.'")
+
+
 @dataclass(frozen=True, slots=True)
 class Party:
     """One pinned identity.
@@ -44,8 +50,7 @@ class Party:
     examples: int = 0
 
     def __post_init__(self) -> None:
-        if not self.name or len(self.name) > 64 or not all(c.isalnum() or c in "-_." for c in self.name):
-            raise RosterError("A party's name must be 1 to 64 letters, digits, '-', '_' or '.'")
+        check_name(self.name)
         if not self.roles or tuple(sorted(set(self.roles))) != self.roles or set(self.roles) - set(ROLES):
             raise RosterError(f"Party {self.name!r}: roles must be one or more of {', '.join(ROLES)}, sorted")
         if len(self.address) != 20 or len(self.encryption) != 32 or len(self.scheme_key) not in (0, 32):
@@ -115,9 +120,10 @@ class Roster:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Parse canonical bytes."""
-        parties = parse(data, "roster").get("parties")
-        if not isinstance(parties, list):
-            raise ProtocolError("The roster has no list of parties")
+        value = parse(data, "roster")
+        parties = value.get("parties")
+        if set(value) != {"parties"} or not isinstance(parties, list):
+            raise ProtocolError("The roster must have a list of parties, and nothing else")
         return cls(tuple(Party.from_dict(party) for party in parties))
 
     def index(self, name: str) -> int:

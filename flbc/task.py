@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Self
 
 from .crypto.signing import keccak256
@@ -49,10 +50,18 @@ class TaskConfig:
     scheme_keys: tuple[bytes, ...]
     reveal_metrics: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        # Copies that cannot be changed: the hash is computed once and must stay true.
+        object.__setattr__(self, "codec", MappingProxyType(dict(self.codec)))
+        if self.privacy is not None:
+            object.__setattr__(self, "privacy", MappingProxyType(dict(self.privacy)))
+
     @cached_property
     def encoded(self) -> bytes:
         """Canonical bytes."""
         data: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        data["codec"] = dict(self.codec)
+        data["privacy"] = None if self.privacy is None else dict(self.privacy)
         data["scheme_keys"] = [key.hex() for key in self.scheme_keys]
         data["reveal_metrics"] = list(self.reveal_metrics)
         return canonical(data)
@@ -84,7 +93,10 @@ class TaskConfig:
             if not isinstance(value[name], kind) or isinstance(value[name], bool):
                 raise ProtocolError(f"Member {name!r} of the task configuration has the wrong type")
         value["scheme_keys"] = tuple(unhex(key, 32, "scheme key") for key in value["scheme_keys"])
-        value["reveal_metrics"] = tuple(str(name) for name in value["reveal_metrics"])
+        metrics = value["reveal_metrics"]
+        if not all(isinstance(name, str) for name in metrics) or metrics != sorted(set(metrics)):
+            raise ProtocolError("Member 'reveal_metrics' of the task configuration must be different names in order")
+        value["reveal_metrics"] = tuple(metrics)
         if value["rounds"] < 1 or not 1 <= value["min_survivors"] <= value["max_parties"]:
             raise ProtocolError("The task configuration needs rounds >= 1 and 1 <= min_survivors <= max_parties")
         return cls(**value)

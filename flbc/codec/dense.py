@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,15 +68,15 @@ class Codec:
 
     def __post_init__(self) -> None:
         if type(self.bits) is not int or not 8 <= self.bits <= 32:
-            raise ConfigError(f"Codec(bits={self.bits}) must be an integer from 8 to 32; 16 is a good choice")
+            raise ConfigError(f"Codec(bits={self.bits!r}) must be an integer from 8 to 32; 16 is a good choice")
         for name in ("initial_range", "range_factor"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"Codec({name}={value}) must be a positive number")
-        if self.max_examples is not None and not (math.isfinite(self.max_examples) and self.max_examples > 0):
-            raise ConfigError(f"Codec(max_examples={self.max_examples}) must be a positive number, or None")
+            if not _is_positive(value):
+                raise ConfigError(f"Codec({name}={value!r}) must be a positive number")
+        if self.max_examples is not None and not _is_positive(self.max_examples):
+            raise ConfigError(f"Codec(max_examples={self.max_examples!r}) must be a positive number, or None")
         if type(self.max_metrics) is not int or not 0 <= self.max_metrics <= 4096:
-            raise ConfigError(f"Codec(max_metrics={self.max_metrics}) must be an integer from 0 to 4096")
+            raise ConfigError(f"Codec(max_metrics={self.max_metrics!r}) must be an integer from 0 to 4096")
 
     @property
     def max_abs(self) -> int:
@@ -137,7 +138,8 @@ class Frame:
         value = parse(data, "frame")
         ranges, weight = value.get("ranges"), value.get("max_weight")
         if (
-            not isinstance(ranges, list)
+            set(value) != {"ranges", "max_weight"}
+            or not isinstance(ranges, list)
             or not all(isinstance(r, float) for r in ranges)
             or not isinstance(weight, float)
         ):
@@ -242,7 +244,7 @@ class VectorPlan:
         CodecError
             If the weight or the metrics do not fit; :class:`NonFiniteError` for NaN or infinity.
         """
-        if not (math.isfinite(weight) and 0 <= weight <= frame.max_weight):
+        if not (math.isfinite(weight) and 0 <= weight <= frame.max_weight and frame.max_weight > 0):
             raise CodecError(f"The weight {weight} is not between 0 and the agreed largest weight {frame.max_weight}")
         ranges = frame.ranges
         if len(ranges) != len(self.layout.of_kind("float")):
@@ -250,14 +252,16 @@ class VectorPlan:
         floats = np.zeros(self.layout.count("float"), np.int64)
         saturated = 0
         for (tensor, place), limit in zip(self.layout.float_slices(), ranges, strict=True):
-            scaled = update[tensor.name].reshape(-1).astype(np.float64) * (weight / frame.max_weight / limit)
+            with np.errstate(over="ignore"):  # infinity saturates like any other value that does not fit
+                scaled = update[tensor.name].reshape(-1).astype(np.float64) * (weight / frame.max_weight) / limit
             saturated += int(np.count_nonzero(np.abs(scaled) > 1))
             floats[place] = round_stochastic(np.clip(scaled, -1, 1) * self.codec.max_abs)
         integers = [update[t.name].reshape(-1).astype(np.float64) * weight for t, _ in self.layout.integer_slices()]
         names, numbers = flatten_metrics(metrics, self.codec.max_metrics)
         tail = np.zeros(2 + self.codec.max_metrics, np.float64)
         tail[0], tail[1] = weight, saturated
-        tail[2 : 2 + len(numbers)] = np.array(numbers, np.float64) * weight
+        with np.errstate(over="ignore"):  # refused by exact.split
+            tail[2 : 2 + len(numbers)] = np.array(numbers, np.float64) * weight
         digits = exact.split(np.concatenate([*integers, tail]), self.codec.bits)
         return EncodedUpdate(np.concatenate([floats, digits]), names)
 
@@ -276,7 +280,7 @@ class VectorPlan:
         weight, saturated = float(numbers[integers]), int(numbers[integers + 1])
         if weight <= 0:
             raise CodecError("The weights of all clients sum to zero; every client reported no examples")
-        if parties * frame.max_weight < weight:
+        if parties * (frame.max_weight + exact.RESOLUTION) < weight:
             raise CodecError("The opened weight exceeds what the clients may report: a client sent a malformed update")
         mean: dict[str, NDArray[np.float64]] = {}
         for (tensor, place), limit in zip(self.layout.float_slices(), frame.ranges, strict=True):
@@ -312,10 +316,17 @@ class VectorPlan:
             raise CodecError(f"The opened sum has shape {total.shape}, expected ({self.length},)")
 
 
+def _is_positive(value: object) -> bool:
+    """Whether ``value`` is an int or float, no bool, that is positive and fits a finite float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+
+
 def round_stochastic(values: NDArray[np.float64]) -> IntVector:
     """Round up with the probability of the fractional part, so that the mean is unbiased; u is independent of data."""
     rng = np.random.Generator(np.random.SFC64(secrets.randbits(128)))
-    return np.floor(values + rng.random(values.shape)).astype(np.int64)
+    # Not floor(values + u): that sum rounds up to the next integer when u is close to 1 and values are large.
+    floor = np.floor(values)
+    return np.asarray(floor + (rng.random(values.shape) < values - floor), np.int64)
 
 
 def flatten_metrics(metrics: Mapping[str, float | Sequence[float]], limit: int) -> tuple[tuple[str, ...], list[float]]:

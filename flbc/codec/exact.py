@@ -17,6 +17,10 @@ from ..errors import CodecError
 FRACTION_BITS = 16
 #: Bits of magnitude, fraction included: numbers up to 2^28 (268 million) with a resolution of 1.5e-5.
 MAGNITUDE_BITS = 44
+#: Difference of two neighbouring numbers.
+RESOLUTION = 2.0**-FRACTION_BITS
+#: Largest magnitude.
+LARGEST = 2.0 ** (MAGNITUDE_BITS - FRACTION_BITS) - RESOLUTION
 
 
 def limbs(bits: int) -> int:
@@ -30,7 +34,7 @@ def split(values: NDArray[np.float64], bits: int) -> NDArray[np.int64]:
     Parameters
     ----------
     values : ndarray of float64, shape (n,)
-        Finite numbers below 2^28 in magnitude.
+        Finite numbers of at most :data:`LARGEST` in magnitude.
     bits : int
         Bits of a coordinate, sign included.
 
@@ -44,9 +48,9 @@ def split(values: NDArray[np.float64], bits: int) -> NDArray[np.int64]:
     CodecError
         If a number is too large.
     """
-    if not np.all(np.abs(values) < 2.0 ** (MAGNITUDE_BITS - FRACTION_BITS)):
+    if not np.all(np.abs(values) <= LARGEST):
         raise CodecError(
-            f"A weight, metric or integer buffer times its weight exceeds {2 ** (MAGNITUDE_BITS - FRACTION_BITS):,}; "
+            f"A weight, metric or integer buffer times its weight exceeds {LARGEST:,.0f}; "
             "report metrics as means and not as sums"
         )
     fixed = np.rint(values * 2.0**FRACTION_BITS).astype(np.int64)

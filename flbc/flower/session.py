@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..node.terms import codec_terms
 from ..node.ticket import Ticket
 from ..privacy import GaussianMechanism, Privacy
+from ..privacy.accountant import affordable_rounds
 from ..privacy.mechanism import plan as plan_mechanism
 from ..roster import TRAIN_ROLE, Party, Roster
 from ..round import NO_HUB, ZERO, RoundLabel
@@ -156,13 +157,13 @@ def open_session(
     rounds, mechanism = num_rounds, None
     if terms.privacy is not None:
         parties = [card.party for card in training.values()]
-        mechanism = _mechanism(terms.privacy, plan, terms.codec, parties, num_rounds)
-        rounds = min(num_rounds, mechanism.affordable_rounds())
+        rounds = min(num_rounds, _affordable(terms.privacy, num_rounds))
+        mechanism = _mechanism(terms.privacy, plan, terms.codec, parties, rounds)
         if rounds < num_rounds:
             log(
                 WARNING,
                 "flbc: the budget epsilon = %g allows %d of %d rounds; the run stops there",
-                mechanism.epsilon,
+                terms.privacy.epsilon,
                 rounds,
                 num_rounds,
             )
@@ -171,7 +172,7 @@ def open_session(
         mode=terms.mode,
         codec=codec_terms(plan, mechanism),
         privacy=None if mechanism is None else mechanism.to_dict(),
-        rounds=max(rounds, 1),
+        rounds=rounds,
         min_survivors=terms.min_survivors,
         # Slots hold a power of two of parties anyway, so late joiners up to it cost nothing.
         max_parties=2 ** math.ceil(math.log2(max(len(training), terms.min_survivors))),
@@ -186,8 +187,21 @@ def open_session(
     return session, rounds
 
 
+def _affordable(privacy: Privacy, num_rounds: int) -> int:
+    """Return how many rounds the budget pays for, at most ``num_rounds``."""
+    if privacy.noise_multiplier is None:
+        return min(privacy.rounds or num_rounds, num_rounds)  # the multiplier is solved for them
+    paid = affordable_rounds(privacy.epsilon, privacy.delta, privacy.noise_multiplier)
+    if paid < 1:
+        raise ConfigError(
+            f"Privacy(noise_multiplier={privacy.noise_multiplier:g}) exceeds epsilon = {privacy.epsilon:g} in the first "
+            "round; raise epsilon or the multiplier, or leave noise_multiplier out to have it solved"
+        )
+    return min(paid, privacy.rounds or num_rounds, num_rounds)
+
+
 def _mechanism(
-    privacy: Privacy, plan: VectorPlan, codec: Codec, parties: list[Party], num_rounds: int
+    privacy: Privacy, plan: VectorPlan, codec: Codec, parties: list[Party], rounds: int
 ) -> GaussianMechanism:
     largest = 1
     if privacy.unit == "example":
@@ -201,7 +215,7 @@ def _mechanism(
     return plan_mechanism(
         privacy,
         dimension=plan.length,
-        rounds=privacy.rounds or num_rounds,
+        rounds=rounds,
         max_examples=largest,
         client_step=privacy.clip_norm / codec.max_abs,
     )

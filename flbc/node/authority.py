@@ -154,7 +154,8 @@ class Authority:
             return UNBOUNDED
         if openings > mechanism.affordable_rounds():
             raise BudgetExhaustedError(f"Opening {openings} sums would exceed epsilon = {mechanism.epsilon:g}")
-        return math.ceil(mechanism.epsilon_after(openings) * _MILLION)
+        epsilon = mechanism.epsilon_after(openings)
+        return math.ceil(epsilon * _MILLION) if math.isfinite(epsilon) else UNBOUNDED
 
 
 def check_submissions(

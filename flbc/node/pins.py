@@ -20,6 +20,8 @@ A roster file is TOML::
     [[party]]
     name = "authority"
     roles = ["authority"]
+    address = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+    encryption = "77ab..."
     scheme-key = "9c1d..."           # fingerprint of the Paillier key, hexadecimal
 
 Nothing that comes through the server can add to it or loosen it.
@@ -38,7 +40,7 @@ from ..crypto.signing import parse_address
 from ..errors import ConfigError, PolicyError, RosterError
 from ..roster import Party, Roster
 from ..task import TaskConfig
-from .identity import development_identity
+from .identity import development_identity, development_name
 
 _PARTY_KEYS = {"name", "roles", "address", "encryption", "scheme-key", "examples"}
 
@@ -59,6 +61,8 @@ class Policy:
         Above 0, differential privacy is required, with at least this multiplier.
     max_epsilon : float (default: inf)
         When finite, differential privacy is required, with at most this epsilon for a task.
+    max_delta : float (default: 1e-3)
+        With differential privacy, the largest delta for a task; an epsilon says nothing beside a large one.
     max_clip_norm : float (default: inf)
         Largest clipping norm.
     reveal_metrics : tuple of str or None (default: None)
@@ -70,12 +74,15 @@ class Policy:
     min_survivors: int = 3
     min_noise_multiplier: float = 0.0
     max_epsilon: float = math.inf
+    max_delta: float = 1e-3
     max_clip_norm: float = math.inf
     reveal_metrics: tuple[str, ...] | None = None
 
     @classmethod
     def from_toml(cls, data: Mapping[str, Any]) -> Self:
         """Read the ``[policy]`` table; :class:`ConfigError` names an unknown or malformed key."""
+        if not isinstance(data, Mapping):
+            raise ConfigError("[policy] must be a table")
         names = {name.replace("_", "-"): name for name in cls.__dataclass_fields__}
         unknown = [key for key in data if key not in names]
         if unknown:
@@ -86,7 +93,7 @@ class Policy:
                 if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                     raise ConfigError(f"[policy] {key} must be a list of strings")
                 values[names[key]] = tuple(value)
-            elif isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+            elif not _is_number(value):
                 raise ConfigError(f"[policy] {key} must be a number")
             else:
                 values[names[key]] = value
@@ -104,8 +111,13 @@ class Policy:
             if math.isfinite(self.max_epsilon) or self.min_noise_multiplier > 0:
                 raise PolicyError("This node's policy requires differential privacy, and the task has none")
             return
+        numbers = {name: config.privacy.get(name) for name in ("epsilon", "delta", "noise_multiplier", "clip_norm")}
+        if not all(map(_is_number, numbers.values())):
+            raise PolicyError(f"This node cannot check the task's privacy: {', '.join(numbers)} must be numbers")
         if config.privacy["epsilon"] > self.max_epsilon:
             raise PolicyError(f"This node's policy allows epsilon <= {self.max_epsilon}")
+        if config.privacy["delta"] > self.max_delta:
+            raise PolicyError(f"This node's policy allows delta <= {self.max_delta}")
         if config.privacy["noise_multiplier"] < self.min_noise_multiplier:
             raise PolicyError(f"This node's policy needs a noise multiplier >= {self.min_noise_multiplier}")
         if config.privacy["clip_norm"] > self.max_clip_norm:
@@ -138,9 +150,15 @@ class Pins:
             raise RosterError(f"Cannot read the roster {path}; make one with `flbc roster`") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RosterError(f"The roster {path} is not TOML: {error}") from None
-        if set(data) - {"version", "policy", "party"} or data.get("version") != 1:
+        return cls.from_toml(data, path)
+
+    @classmethod
+    def from_toml(cls, data: Mapping[str, Any], path: Path) -> Self:
+        """Read the tables of a roster file; ``path`` is named in messages, the errors are those of :meth:`load`."""
+        entries = data.get("party", [])
+        if set(data) - {"version", "policy", "party"} or data.get("version") != 1 or not isinstance(entries, list):
             raise RosterError(f"The roster {path} must have version = 1, [policy] and [[party]], and nothing else")
-        parties = [_party(entry, path) for entry in data.get("party", [])]
+        parties = [_party(entry, path) for entry in entries]
         roster = Roster(tuple(sorted(parties, key=lambda party: party.name)))  # checks that names and keys differ
         return cls({party.name: party for party in roster.parties}, Policy.from_toml(data.get("policy", {})))
 
@@ -179,13 +197,19 @@ class Pins:
             if name not in self.parties:
                 raise RosterError(f"Party {name!r} is not in this node's roster; add it with `flbc roster`")
             return self.parties[name]
-        prefix, _, number = name.partition("-")
-        if prefix != "node" or not number.isdigit() or len(number) > 9:
+        number = name.removeprefix("node-")
+        if not (number.isascii() and number.isdigit()) or len(number) > 9 or development_name(int(number)) != name:
             raise RosterError(f"Party {name!r} is not a development identity")
         return development_identity(int(number)).party()
 
 
-def _party(entry: Mapping[str, Any], path: Path) -> Party:
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value  # not NaN
+
+
+def _party(entry: object, path: Path) -> Party:
+    if not isinstance(entry, Mapping):
+        raise RosterError(f"A party in {path} must be a [[party]] table")
     name = str(entry.get("name", "?"))
     if set(entry) - _PARTY_KEYS or not {"name", "roles", "address", "encryption"} <= set(entry):
         raise RosterError(f"Party {name!r} in {path} needs name, roles, address, encryption [scheme-key, examples]")
@@ -196,7 +220,13 @@ def _party(entry: Mapping[str, Any], path: Path) -> Party:
             parse_address(entry["address"]),
             bytes.fromhex(entry["encryption"]),
             bytes.fromhex(entry.get("scheme-key", "")),
-            int(entry.get("examples", 0)),
+            _count(entry.get("examples", 0)),
         )
     except (TypeError, ValueError) as error:
         raise RosterError(f"Party {name!r} in {path} is malformed: {error}") from None
+
+
+def _count(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError("examples must be an integer")
+    return value

@@ -36,7 +36,7 @@ class Entry:
         """
         file, colon, rest = text.partition(":")
         roles, _, examples = rest.partition(":")
-        if not colon or (examples and not examples.isdigit()):
+        if not colon or (examples and not examples.isdecimal()):
             raise RosterError(f"{text!r} must be FILE:ROLE[,ROLE][:EXAMPLES], e.g. cleveland.public.json:hospital:244")
         try:
             public = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -65,7 +65,12 @@ class Entry:
 
 
 def write_roster(path: Path, entries: Sequence[Entry], policy: Mapping[str, object]) -> dict[str, Party]:
-    """Write a roster file and read it back; return its parties by name."""
+    """Check a roster, write it to ``path``, and return its parties by name; nothing is written if it is malformed."""
     tables = sorted((entry.to_toml() for entry in entries), key=lambda table: str(table["name"]))
-    path.write_text(tomli_w.dumps({"version": 1, "policy": dict(policy), "party": tables}), encoding="utf-8")
-    return dict(Pins.load(path).parties or {})
+    data = {"version": 1, "policy": dict(policy), "party": tables}
+    pins = Pins.from_toml(data, path)
+    try:
+        path.write_text(tomli_w.dumps(data), encoding="utf-8")
+    except OSError as error:
+        raise RosterError(f"Cannot write the roster {path}: {error.strerror}") from None
+    return dict(pins.parties or {})

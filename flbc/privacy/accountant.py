@@ -85,7 +85,8 @@ def gaussian_epsilon(delta: float, noise_multiplier: float, rounds: int = 1, *, 
         return 0.0
     high = 1.0
     while not fits(high):
-        high *= 2
+        # With slack, delta falls and then rises with epsilon: small steps do not jump over where it fits.
+        high *= 1.05 if slack > 0 else 2
         if high > 1e15 or (slack > 0 and high > 4096):
             return math.inf
     return _bisect(0.0, high, fits)

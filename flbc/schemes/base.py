@@ -63,7 +63,8 @@ class SumSpec:
         """Raise :class:`CodecError` unless ``values`` is one client's vector of this sum."""
         if values.dtype != np.int64 or values.shape != (self.length,):
             raise CodecError(f"Expected int64 values of shape ({self.length},), got {values.dtype} {values.shape}")
-        if int(np.abs(values).max(initial=0)) > self.max_abs:
+        # Not np.abs, whose result for the smallest int64 is negative.
+        if int(values.max()) > self.max_abs or int(values.min()) < -self.max_abs:
             raise CodecError(f"A value exceeds the agreed magnitude {self.max_abs}")
 
 

@@ -1,0 +1,242 @@
+"""Crashes, silence, late and missing nodes: the round goes on without them, or is abandoned and the model kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, Error, Message
+from flwr.serverapp.strategy import FedAvg
+
+from flbc import ConfigError, TooFewNodesError
+from flbc.flower import wire
+from tests.flower.conftest import run, secure
+from tests.support.apps import MODEL, default_train, make_app, numpy_of, step
+from tests.support.local_grid import FIRST_NODE, LocalGrid
+
+AUTHORITY = FIRST_NODE + 4
+
+
+def stage_of(message: Message) -> str:
+    record = message.content.config_records.get("flbc") if message.has_content() else None
+    return "" if record is None else str(record["stage"])
+
+
+def mean_of(partitions: list[int]) -> Any:
+    weights = [10 * (p + 1) for p in partitions]
+    old = {name: value for name, value in MODEL.items() if name == "weight"}
+    return np.average([step(p, old)["weight"] for p in partitions], axis=0, weights=weights)
+
+
+# ---------------------------------------------------------------------- clients
+def test_a_crashing_client_is_left_out(grid: Any, caplog: Any) -> None:
+    def train(message: Message, context: Context) -> Message:
+        if context.node_config["partition-id"] == 1:
+            raise RuntimeError("out of memory")
+        return default_train(message, context)
+
+    got = numpy_of(run(secure(), grid(make_app(train))).arrays)
+    np.testing.assert_allclose(got["weight"], mean_of([0, 2, 3]), atol=1e-3)
+    assert "out of memory" in caplog.text
+
+
+def test_a_silent_client_is_left_out(grid: Any) -> None:
+    g = grid(reply=lambda m: None if m.metadata.src_node_id == FIRST_NODE + 2 and stage_of(m) == wire.TRAIN else m)
+    result = secure().start(g, _record(), num_rounds=1, timeout=1)
+    np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([0, 1, 3]), atol=1e-3)
+
+
+def test_an_error_in_the_superlinks_name_is_matched_to_its_node(grid: Any, caplog: Any) -> None:
+    """Flower reports a lost node with src_node_id 1; the reply is matched by the message it answers."""
+
+    def lost(message: Message) -> Message:
+        if stage_of(message) == wire.TRAIN and message.metadata.src_node_id == FIRST_NODE + 3:
+            error = Message(Error(5, "Node Unavailable"), reply_to=message)
+            error.metadata.__dict__["_src_node_id"] = 1
+            error.metadata.__dict__["_reply_to_message_id"] = message.metadata.reply_to_message_id
+            return error
+        return message
+
+    result = run(secure(), grid(reply=lost))
+    assert "node-3 sent no update: Node Unavailable" in caplog.text
+    np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([0, 1, 2]), atol=1e-3)
+
+
+def test_fewer_than_min_survivors_abandons_and_keeps_the_model(grid: Any, caplog: Any) -> None:
+    def train(message: Message, context: Context) -> Message:
+        if message.content["config"]["server-round"] == 1 and int(context.node_config["partition-id"]) < 2:
+            raise RuntimeError("crash")
+        return default_train(message, context)
+
+    g = grid(make_app(train))
+    result = run(secure(), g, 2)
+    assert "2 updates arrived, fewer than min_survivors = 3" in caplog.text
+    assert result.train_metrics_clientapp[1]["flbc-survivors"] == 0
+    assert result.train_metrics_clientapp[2]["flbc-survivors"] == 4
+    np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([0, 1, 2, 3]), atol=1e-3)
+    opens = [m for m in g.sent if stage_of(m) == wire.OPEN]
+    assert len(opens) == 1, "nothing was opened in round 1"
+
+
+def test_a_client_that_joins_late_takes_part(grid: Any) -> None:
+    g = grid()
+    g.offline.add(FIRST_NODE + 3)
+    strategy = secure()
+    evaluated = []
+    original = strategy.on_evaluation
+    strategy.on_evaluation = lambda r, m: (evaluated.append(sorted(m)), g.offline.clear(), original(r, m))[-1]  # type: ignore[method-assign]
+    # Three of four hospitals are there at the start; with the helper's word that there are five partitions the server
+    # would wait for the fourth, so it is told that this one has given up.
+    run_after_three(strategy, g)
+    assert evaluated[0] == ["node-0", "node-1", "node-2"]
+    assert evaluated[1] == ["node-0", "node-1", "node-2", "node-3"]
+
+
+def run_after_three(strategy: Any, g: LocalGrid) -> None:
+    for context in g.contexts.values():
+        context.node_config = {**context.node_config}
+    from flbc.flower import mod as mod_module
+
+    original = mod_module.Node
+
+    class Quiet(original):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.partitions = 0  # as in deployment: nobody knows how many nodes there will be
+
+    mod_module.Node = Quiet  # type: ignore[misc]
+    try:
+        run(strategy, g, 2)
+    finally:
+        mod_module.Node = original  # type: ignore[misc]
+
+
+# ---------------------------------------------------------------------- authority
+def test_authority_silent_once_is_asked_again_with_the_same_block(grid: Any) -> None:
+    dropped: list[Message] = []
+
+    def lose_first_opening(message: Message) -> Message | None:
+        if stage_of(message) == wire.OPEN and not dropped:
+            dropped.append(message)
+            return None
+        return message
+
+    g = grid(reply=lose_first_opening)
+    result = run(secure(stage_timeout=0.2), g)
+    np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([0, 1, 2, 3]), atol=1e-3)
+    again = next(m for m in g.received if stage_of(m) == wire.OPEN)
+    assert wire.unseal(again.content) == wire.unseal(dropped[0].content), "the same block gets the same bytes (S8)"
+
+
+def test_authority_down_abandons_the_round_and_the_next_one_works(grid: Any, caplog: Any) -> None:
+    def down(message: Message) -> Message | None:
+        return None if stage_of(message) == wire.OPEN and message.metadata.group_id == "1" else message
+
+    result = run(secure(stage_timeout=0.1), grid(request=down), 2)
+    assert "did not open the sum within 2 x 0.1 s" in caplog.text
+    assert result.train_metrics_clientapp[1]["flbc-survivors"] == 0
+    assert result.train_metrics_clientapp[2]["flbc-survivors"] == 4
+    np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([0, 1, 2, 3]), atol=1e-3)
+
+
+def test_authority_offline_before_a_round_abandons_it(grid: Any, caplog: Any) -> None:
+    g = grid()
+    strategy = secure(node_wait=0.3)
+    original = strategy.configure_train
+
+    def configure(server_round: int, *args: Any) -> Any:
+        g.offline = {AUTHORITY} if server_round == 1 else set()
+        return original(server_round, *args)
+
+    strategy.configure_train = configure  # type: ignore[method-assign]
+    result = run(strategy, g, 2)
+    assert "round 1 is abandoned" in caplog.text
+    assert "none for: authority" in caplog.text
+    assert list(result.train_metrics_clientapp) == [2]
+
+
+def test_a_refusing_authority_is_not_asked_twice(grid: Any, caplog: Any) -> None:
+    def tamper(message: Message) -> Message:
+        if stage_of(message) == wire.TRAIN and message.metadata.src_node_id == FIRST_NODE:
+            return message
+        return message
+
+    def other_sum(message: Message) -> Message:
+        if stage_of(message) == wire.OPEN:
+            payload = bytearray(wire.unseal(message.content))
+            payload[-1] ^= 1
+            message.content[wire.PAYLOAD] = wire.seal(bytes(payload))
+        return message
+
+    g = grid(request=other_sum, reply=tamper)
+    result = run(secure(), g)
+    assert "authority" in caplog.text or "node-4 refused" in caplog.text
+    assert len([m for m in g.sent if stage_of(m) == wire.OPEN]) == 1
+    assert not result.arrays
+
+
+def test_a_forged_opening_is_rejected_by_the_server(grid: Any, caplog: Any) -> None:
+    """S10: the sum must be the one that the authority signed."""
+
+    def forge(message: Message) -> Message:
+        if stage_of(message) == wire.OPEN:
+            answer = bytearray(wire.unseal(message.content))
+            answer[-8] ^= 1
+            message.content[wire.PAYLOAD] = wire.seal(bytes(answer))
+        return message
+
+    result = run(secure(), grid(reply=forge))
+    assert "not the one that the authority signed" in caplog.text
+    assert not result.arrays
+
+
+# ---------------------------------------------------------------------- too few nodes
+def test_too_few_nodes_names_the_flag(grid: Any) -> None:
+    with pytest.raises(TooFewNodesError, match='--federation-config "num-supernodes=4 client-resources-num-cpus=1"'):
+        run(secure(node_wait=0.3), grid(nodes=2))
+
+
+def test_too_few_for_the_wrapped_strategy_names_the_flag(grid: Any) -> None:
+    with pytest.raises(TooFewNodesError, match="num-supernodes=7"):
+        run(secure(FedAvg(min_available_nodes=6), node_wait=0.3), grid(nodes=5))
+
+
+def test_nodes_without_the_mod_are_named(grid: Any) -> None:
+    with pytest.raises(TooFewNodesError, match=r"mods=\[SecureMod\(\)\]"):
+        run(secure(node_wait=0.5), grid(make_app(mods=[])))
+
+
+def test_key_of_another_size_is_named(grid: Any, caplog: Any) -> None:
+    with pytest.raises(TooFewNodesError, match="key has 2048 bits, the strategy asks for 3072"):
+        run(secure(key_bits=3072, node_wait=0.5), grid())
+
+
+def test_development_nodes_need_partition_ids(grid: Any) -> None:
+    with pytest.raises(TooFewNodesError, match="partition-id"):
+        run(secure(node_wait=0.5), grid(node_config=lambda i: {"flbc-dev": True}))
+
+
+def test_deployed_node_without_key_file_is_told_the_flag(grid: Any) -> None:
+    with pytest.raises(TooFewNodesError, match=r"flbc keys new"):
+        run(secure(node_wait=0.5), grid(node_config=lambda i: {"partition-id": i, "num-partitions": 5}))
+
+
+def test_different_messages_for_different_clients_are_refused(grid: Any) -> None:
+    class Personal(FedAvg):
+        def configure_train(self, *args: Any) -> Any:
+            from flwr.app import ConfigRecord, RecordDict
+
+            for i, message in enumerate(super().configure_train(*args)):
+                content = RecordDict(dict(message.content))
+                content["config"] = ConfigRecord({"rate": i})
+                yield Message(content, message.metadata.dst_node_id, "train")
+
+    with pytest.raises(ConfigError, match="one label must cover all"):
+        run(secure(Personal(), assume_mean_based=True), grid())
+
+
+def _record() -> Any:
+    from tests.support.apps import record
+
+    return record(MODEL)
