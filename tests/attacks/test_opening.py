@@ -1,0 +1,159 @@
+"""S8, S10, S20: one opening per round, remembered on disk before it is answered; the budget is the authority's."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flbc.errors import AlreadyOpenedError, BudgetExhaustedError, OpeningRefusedError, VerificationError
+from flbc.node import authority as authority_module
+from flbc.node.authority import check_opening
+from flbc.privacy import Privacy
+from flbc.privacy.mechanism import plan
+from tests.support.parties import HOSPITALS, Consortium
+
+
+def subset(replies: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: replies[name] for name in names}
+
+
+def test_differencing_two_survivor_sets_of_one_round_fails(consortium: Any) -> None:
+    """With the sum of four and the sum of three, the fourth update would be in clear."""
+    c = consortium()
+    ticket = c.ticket()
+    replies = c.train_all(ticket)
+    c.authority().open(ticket, c.request(ticket, replies))
+    with pytest.raises(AlreadyOpenedError):
+        c.authority().open(ticket, c.request(ticket, subset(replies, *HOSPITALS[:3])))
+
+
+def test_a_new_attempt_does_not_open_a_round_again(consortium: Any) -> None:
+    c = consortium()
+    ticket = c.ticket()
+    c.authority().open(ticket, c.request(ticket, c.train_all(ticket)))
+    again = c.ticket(attempt=1)
+    replies = {name: c.participant(name).submit(again) for name in HOSPITALS}
+    with pytest.raises(AlreadyOpenedError):
+        c.authority().open(again, c.request(again, replies))
+
+
+def test_the_same_block_gets_the_same_bytes_after_a_restart(consortium: Any) -> None:
+    """Otherwise averaging over fresh noise would reveal the exact sum."""
+    mechanism = plan(Privacy(epsilon=1.0, unit="example"), dimension=6, rounds=5, max_examples=50)
+    c = consortium(mechanism=mechanism)
+    ticket = c.ticket()
+    request = c.request(ticket, c.train_all(ticket))
+    first, total = c.authority().open(ticket, request)
+    again, same = c.authority().open(ticket, request)  # a new object on the same directory: a restart
+    assert (total == same).all()
+    assert first == again
+
+
+def test_a_refused_round_is_burnt(consortium: Any) -> None:
+    c = consortium()
+    ticket = c.ticket()
+    replies = c.train_all(ticket)
+    wrong = c.combiner.combine({0: replies["cleveland"].payload})
+    bad = c.request(ticket, replies, hidden=wrong)
+    for _ in range(2):
+        with pytest.raises(OpeningRefusedError, match="burnt"):
+            c.authority().open(ticket, bad)
+    with pytest.raises(AlreadyOpenedError):
+        c.authority().open(ticket, c.request(ticket, replies))
+    following = c.ticket(2)
+    c.authority().open(following, c.request(following, c.train_all(following)))
+
+
+def _open_and_die(c: Consortium, ticket: Any, request: Any) -> None:
+    def die(count: int, sigma: float) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    authority_module.rounded_gaussian = die
+    c.authority().open(ticket, request)
+
+
+def test_kill_minus_nine_while_opening(consortium: Any) -> None:
+    """Killed after the round is reserved and before it is answered: only the same block can be opened afterwards."""
+    mechanism = plan(Privacy(epsilon=1.0, unit="example"), dimension=6, rounds=1, max_examples=50)
+    c = consortium(mechanism=mechanism, rounds=1)
+    ticket = c.ticket()
+    replies = c.train_all(ticket)
+    request = c.request(ticket, replies)
+    process = multiprocessing.get_context("fork").Process(target=_open_and_die, args=(c, ticket, request))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    with pytest.raises(AlreadyOpenedError):
+        c.authority().open(ticket, c.request(ticket, subset(replies, *HOSPITALS[1:])))
+    _, total = c.authority().open(ticket, request)
+    assert total.shape == (6,)
+
+
+# ---------------------------------------------------------------------- budget (S20)
+def test_the_budget_is_counted_on_disk(consortium: Any) -> None:
+    mechanism = plan(Privacy(epsilon=1.0, unit="example"), dimension=6, rounds=2, max_examples=50)
+    c = consortium(mechanism=mechanism, rounds=9)  # the server asks for more rounds than epsilon pays for
+    for number in (1, 2):
+        ticket = c.ticket(number)
+        signed, _ = c.authority().open(ticket, c.request(ticket, c.train_all(ticket)))
+    assert signed.value.epsilon <= 1_000_000
+    ticket = c.ticket(3)
+    with pytest.raises(BudgetExhaustedError, match="epsilon = 1"):
+        c.authority().open(ticket, c.request(ticket, c.train_all(ticket)))
+
+
+def test_rounds_of_the_task_are_counted_without_privacy_too(consortium: Any) -> None:
+    c = consortium(rounds=1)
+    ticket = c.ticket(1)
+    c.authority().open(ticket, c.request(ticket, c.train_all(ticket)))
+    ticket = c.ticket(2)
+    with pytest.raises(BudgetExhaustedError, match="1 openings"):
+        c.authority().open(ticket, c.request(ticket, c.train_all(ticket)))
+
+
+def test_a_refused_round_counts_in_epsilon(consortium: Any) -> None:
+    """A refusal tells one bit about the noised sum, so it is paid for like an opening."""
+    mechanism = plan(Privacy(epsilon=1.0, unit="example"), dimension=6, rounds=1, max_examples=50)
+    c = consortium(mechanism=mechanism, rounds=1)
+    ticket = c.ticket(1)
+    replies = c.train_all(ticket)
+    with pytest.raises(OpeningRefusedError, match="burnt"):
+        c.authority().open(
+            ticket, c.request(ticket, replies, hidden=c.combiner.combine({0: replies["zurich"].payload}))
+        )
+    ticket = c.ticket(2)
+    with pytest.raises(BudgetExhaustedError):
+        c.authority().open(ticket, c.request(ticket, c.train_all(ticket)))
+
+
+# ---------------------------------------------------------------------- the opener's word (S10)
+@pytest.mark.parametrize("what", ["block", "total", "sigma", "signer"])
+def test_the_server_checks_what_the_authority_says(what: str, consortium: Any) -> None:
+    mechanism = plan(Privacy(epsilon=1.0, unit="example"), dimension=6, rounds=5, max_examples=50)
+    c = consortium(mechanism=mechanism)
+    ticket = c.ticket()
+    request = c.request(ticket, c.train_all(ticket))
+    signed, total = c.authority().open(ticket, request)
+    address, config, block = c.me["authority"].keys.signing.address, c.config, request.block
+    check_opening(signed, total, block, ticket.label, address, config)
+    if what == "block":
+        block = c.request(ticket, subset(c_replies(c, ticket), *HOSPITALS[:3])).block
+    elif what == "total":
+        total = total + np.eye(1, 6, dtype=np.int64)[0]
+    elif what == "sigma":
+        other = plan(Privacy(epsilon=2.0, unit="example"), dimension=6, rounds=5, max_examples=50)
+        config = replace(config, privacy=other.to_dict())
+    else:
+        address = c.me["zurich"].keys.signing.address
+    with pytest.raises(VerificationError):
+        check_opening(signed, total, block, ticket.label, address, config)
+
+
+def c_replies(c: Consortium, ticket: Any) -> dict[str, Any]:
+    return {name: c.participant(name).submit(ticket) for name in HOSPITALS}
