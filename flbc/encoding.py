@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NoReturn, TypeAlias
 
 from .errors import ProtocolError
@@ -17,6 +18,10 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 
 #: Longest document that is parsed, in bytes. A roster of 10,000 parties takes about 3 MB.
 MAX_BYTES = 16 * 2**20
+#: Deepest nesting that is parsed; flbc's own documents need 5. Python's recursion limit is no protection: packages such
+#: as py_ecc raise it to where the parser overflows the stack and takes the process down.
+MAX_DEPTH = 32
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def canonical(value: Json) -> bytes:
@@ -51,6 +56,8 @@ def parse(data: bytes, what: str = "document") -> dict[str, Any]:
     """
     if len(data) > MAX_BYTES:
         raise ProtocolError(f"The {what} is longer than {MAX_BYTES} bytes")
+    if _depth(data) > MAX_DEPTH:
+        raise ProtocolError(f"The {what} is nested more than {MAX_DEPTH} deep")
     try:
         value = json.loads(data.decode("ascii"), parse_constant=_refuse)
         same = isinstance(value, dict) and canonical(value) == data
@@ -72,6 +79,13 @@ def unhex(value: object, length: int | None, what: str) -> bytes:
     if data.hex() != value or (length is not None and len(data) != length):
         raise ProtocolError(f"{what} must be {length} bytes in lower-case hexadecimal")
     return data
+
+
+def _depth(data: bytes) -> int:
+    """Return how deep brackets nest outside of strings, without recursion."""
+    outside = data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
+    brackets = b"".join(outside).translate(None, _NO_BRACKETS)
+    return max(accumulate(1 if bracket in b"[{" else -1 for bracket in brackets), default=0)
 
 
 def _refuse(constant: str) -> NoReturn:

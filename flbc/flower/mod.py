@@ -166,15 +166,11 @@ class SecureMod:
     def _node(self, context: Context, scheme: str) -> Node:
         if scheme not in HELPERS:
             raise ProtocolError(f"Unknown scheme {scheme!r}; known: {', '.join(HELPERS)}. Is flbc up to date here?")
-        return Node(context, scheme, self._declared(context, scheme))
+        return Node(context, scheme, lambda: self._declared(context, scheme))
 
     def _declared(self, context: Context, scheme: str) -> int:
         if not callable(self._examples):
             return self._examples or 0
-        if in_simulation(context):  # a helper partition holds no data
-            partition, count = (int(context.node_config.get(k, 0)) for k in ("partition-id", "num-partitions"))
-            if partition >= count - len(HELPERS[scheme]):
-                return 0
         return int(self._examples(_shown(context, scheme)))
 
     def _call_app(self, message: Message, context: Context, call_next: ClientAppCallable, scheme: str) -> Message:

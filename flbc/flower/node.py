@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -50,11 +51,12 @@ class Node:
         Flower's; only ``node_config``, ``run_id`` and ``node_id`` are read.
     scheme : str
         Decides, in simulation, which partitions serve other roles.
-    examples : int
-        Declared size of the training set; 0 when it is not declared.
+    declare : callable
+        Returns the declared size of the training set, 0 when there is none; called only if the node trains, because
+        others hold no data.
     """
 
-    def __init__(self, context: Context, scheme: str, examples: int = 0) -> None:
+    def __init__(self, context: Context, scheme: str, declare: Callable[[], int] = lambda: 0) -> None:
         config = context.node_config
         helpers = HELPERS.get(scheme, ())
         self.partitions = 0
@@ -62,7 +64,7 @@ class Node:
             partition, self.partitions = _partition(context)
             role = max(partition - (self.partitions - len(helpers)) + 1, 0)
             roles = (TRAIN_ROLE,) if role == 0 else (helpers[role - 1],)
-            self.me = development_identity(partition, roles, examples if role == 0 else 0)
+            self.me = development_identity(partition, roles, declare() if role == 0 else 0)
             self.pins = Pins.development()
             directory = home() / "runs" / f"{context.run_id}-{context.node_id}"
         else:
@@ -72,6 +74,7 @@ class Node:
                 raise ConfigError("This node has no roster; set flbc-roster in --node-config (see `flbc roster`)")
             self.pins = Pins.load(Path(roster))
             pinned = self.pins.examples(self.me.name)
+            examples = declare() if TRAIN_ROLE in self.me.roles else 0
             if examples and pinned and examples != pinned:
                 raise ConfigError(f"SecureMod declares {examples} examples, the roster pins {pinned}")
             self.me = Identity(self.me.name, self.me.roles, self.me.keys, False, pinned or examples)

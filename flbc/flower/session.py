@@ -194,8 +194,8 @@ def _affordable(privacy: Privacy, num_rounds: int) -> int:
     paid = affordable_rounds(privacy.epsilon, privacy.delta, privacy.noise_multiplier)
     if paid < 1:
         raise ConfigError(
-            f"Privacy(noise_multiplier={privacy.noise_multiplier:g}) exceeds epsilon = {privacy.epsilon:g} in the first "
-            "round; raise epsilon or the multiplier, or leave noise_multiplier out to have it solved"
+            f"Privacy(noise_multiplier={privacy.noise_multiplier:g}) exceeds epsilon = {privacy.epsilon:g} in the "
+            "first round; raise epsilon or the multiplier, or leave noise_multiplier out to have it solved"
         )
     return min(paid, privacy.rounds or num_rounds, num_rounds)
 

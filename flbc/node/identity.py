@@ -114,7 +114,7 @@ def key_password(node_config: Mapping[str, object]) -> str:
     if isinstance(file, str):
         try:
             return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             raise KeyFileError(f"Cannot read the password file {file}") from None
     if PASSWORD_VARIABLE in os.environ:
         return os.environ[PASSWORD_VARIABLE]

@@ -107,12 +107,9 @@ def admit(ticket: Ticket, me: Identity, pins: Pins, memory: NodeMemory) -> int:
         raise PolicyError(f"The label belongs to {kind}, this node's keys do not (development keys: flbc-dev=true)")
     index = ticket.roster.index(me.name)
     mine = ticket.roster.parties[index]
-    if (mine.address, mine.encryption, mine.roles) != (
-        me.keys.signing.address,
-        me.keys.encryption.public,
-        me.roles,
-    ):
-        raise RosterError("The roster lists this node with keys or roles that are not its own")
+    own = me.party(mine.scheme_key)
+    if mine != own:
+        raise RosterError("The roster lists this node with keys, roles or a number of examples that are not its own")
     pins.check_roster(ticket.roster)
     pins.policy.check(ticket.config)
     sum_spec(ticket.config)  # refuses a configuration that contradicts itself
