@@ -129,3 +129,11 @@ def test_matches_the_float_formula_where_that_is_accurate() -> None:
     for epsilon, z in np.random.default_rng(0).uniform([0.1, 0.5], [3, 5], (50, 2)):
         expected = ndtr(0.5 / z - epsilon * z) - math.exp(epsilon) * ndtr(-0.5 / z - epsilon * z)
         assert gaussian_delta(float(epsilon), float(z)) == pytest.approx(expected, rel=1e-6, abs=1e-14)
+
+
+def test_large_epsilon_with_sampling_slack_is_found() -> None:
+    """With slack, delta rises again for large epsilon; doubling the search interval once jumped over the solution."""
+    slack = 11 * 2.0**-204
+    for epsilon in (80.0, 100.0):
+        z = solve_noise_multiplier(epsilon, 1e-5, 1, slack=slack)
+        assert gaussian_epsilon(1e-5, z, 1, slack=slack) == pytest.approx(epsilon, rel=1e-6)
