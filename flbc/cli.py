@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from .crypto import keystore
 from .crypto.keystore import PartyKeys
-from .errors import ConfigError, FlbcError, KeyFileError
+from .crypto.signing import checksum_address
+from .errors import ConfigError, FlbcError, KeyFileError, RosterError
 from .node.identity import PASSWORD_VARIABLE
 from .node.rosterfile import Entry, write_roster
 from .roster import check_name
@@ -60,7 +60,7 @@ def keys_show(path: Annotated[Path, typer.Argument(help="A key file.")]) -> None
 
 
 @app.command(
-    epilog="Example: flbc roster cleveland.public.json:hospital:244 hungary.public.json:hospital:235 "
+    epilog="Example: flbc roster cleveland.public.json:hospital:242 hungary.public.json:hospital:235 "
     "authority.public.json:authority --max-epsilon 1 --out roster.toml"
 )
 def roster(
@@ -76,6 +76,13 @@ def roster(
     max_epsilon: Annotated[float | None, typer.Option(help="Require differential privacy with at most this.")] = None,
     max_delta: Annotated[float | None, typer.Option(help="Largest delta; 0.001 when not given.")] = None,
     max_clip_norm: Annotated[float | None, typer.Option(help="Largest clipping norm.")] = None,
+    max_total_epsilon: Annotated[
+        float | None, typer.Option(help="For the authority: largest sum of epsilon over all tasks.")
+    ] = None,
+    reveal_metric: Annotated[
+        list[str] | None, typer.Option(help="With privacy: a metric that may leave in clear; may be repeated.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing roster.")] = False,
 ) -> None:
     """Assemble a node's pins: whom it trusts, and what it agrees to. Every party checks the file it uses."""
     entries = [Entry.parse(text) for text in parties]
@@ -84,23 +91,27 @@ def roster(
         "min-key-bits": min_key_bits,
         "min-survivors": min_survivors,
         "min-noise-multiplier": min_noise_multiplier,
+        "reveal-metrics": reveal_metric or [],
     }
-    if max_epsilon is not None:
-        policy["max-epsilon"] = max_epsilon
-    if max_delta is not None:
-        policy["max-delta"] = max_delta
-    if max_clip_norm is not None:
-        policy["max-clip-norm"] = max_clip_norm
+    limits = {
+        "epsilon": max_epsilon,
+        "delta": max_delta,
+        "clip-norm": max_clip_norm,
+        "total-epsilon": max_total_epsilon,
+    }
+    policy.update({f"max-{name}": limit for name, limit in limits.items() if limit is not None})
+    if out.exists() and not force:
+        raise RosterError(f"{out} exists; add --force to replace it, or choose another --out")
     pins = write_roster(out, entries, policy)
-    table = Table(title=f"{escape(str(out))}: compare these fingerprints with each party, by telephone or in person")
-    for column in ("party", "roles", "signing address", "encryption key", "examples"):
-        table.add_column(column)
+    console.print(
+        f"wrote {escape(str(out))}; compare these lines with each party, by telephone or in person", soft_wrap=True
+    )
     for party in pins.values():
-        examples = str(party.examples) if party.examples else "not declared"
-        table.add_row(
-            party.name, ", ".join(party.roles), "0x" + party.address.hex(), party.encryption.hex()[:16] + "…", examples
-        )
-    console.print(table)
+        typer.echo(f"{party.name}  ({', '.join(party.roles)}; examples: {party.examples or 'not declared'})")
+        typer.echo(f"  signing address   {checksum_address(party.address)}")
+        typer.echo(f"  encryption key    {party.encryption.hex()}")
+        if party.scheme_key:
+            typer.echo(f"  scheme key        {party.scheme_key.hex()}")
 
 
 @app.command(epilog="Example: flbc demo")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Self
 
 from .crypto.signing import keccak256
@@ -14,12 +15,13 @@ TRAIN_ROLE = "hospital"
 ROLES = (TRAIN_ROLE, "committee", "authority")
 #: Largest number of parties: indices are uint16, and the last one means "no leader".
 MAX_PARTIES = 0xFFFF
+_KEYS = (attrgetter("address"), attrgetter("encryption"))
 
 
 def check_name(name: str) -> None:
     """Raise :class:`RosterError` unless ``name`` can name a party."""
     if not name or len(name) > 64 or not all(c.isalnum() or c in "-_." for c in name):
-        raise RosterError("A party's name must be 1 to 64 letters, digits, '-', '_' or '.'")
+        raise RosterError("A party's name must be 1 to 64 ASCII letters, digits, '-', '_' or '.'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,8 @@ class Roster:
         names = [party.name for party in self.parties]
         if names != sorted(set(names)):
             raise RosterError("Parties of a roster must have different names and stand in order")
-        if len({party.address for party in self.parties}) != len(names):
-            raise RosterError("Two parties of the roster have the same signing address")
+        if any(len({key(party) for party in self.parties}) != len(names) for key in _KEYS):
+            raise RosterError("Two parties of the roster have the same signing address or encryption key")
         if len(names) >= MAX_PARTIES:
             raise RosterError(f"A roster has fewer than {MAX_PARTIES} parties")
 

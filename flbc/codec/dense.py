@@ -3,6 +3,7 @@
 Without differential privacy one vector holds, in this order::
 
     floats      value * weight / max_weight, quantised in the tensor's public range
+    marks       per float tensor: how large its largest coordinate is (flbc.codec.ranges)
     integers    value * weight, exact (flbc.codec.exact), for integer buffers
     weight      exact
     saturated   exact: how many coordinates did not fit their range
@@ -30,10 +31,9 @@ from ..encoding import canonical, parse
 from ..errors import CodecError, ConfigError, NonFiniteError, ProtocolError
 from . import exact
 from .layout import Arrays, Layout
+from .ranges import MARKS, largest_of, mark, next_ranges
 
 IntVector = NDArray[np.int64]
-#: Smallest range a tensor may shrink to, so that a converged tensor still has a step.
-MIN_RANGE = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,8 @@ class Codec:
     initial_range : float (default: 1.0)
         Largest magnitude of an update's coordinate in round 1; larger ones saturate and are counted.
     range_factor : float (default: 4.0)
-        From round 2, a tensor's range is this times the largest coordinate of its last opened mean update.
+        From round 2, a tensor's range is this times the largest coordinate that any client had in it in the last
+        round, rounded up to a power of two.
     max_examples : float or None (default: None)
         Upper bound of a client's weight. None: the smallest power of two above all clients' weights, which shows the
         server that power of two for each client, and costs one more stage in round 1.
@@ -169,12 +170,15 @@ class OpenedUpdate:
         Weighted means, in the order of the metric names.
     saturated : int
         Coordinates that did not fit their range, over all clients.
+    largest : tuple of float
+        Per float tensor, an upper bound of any client's largest coordinate in units of the range.
     """
 
     mean: dict[str, NDArray[np.float64]]
     weight: float
     metrics: tuple[float, ...] = ()
     saturated: int = 0
+    largest: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,11 @@ class VectorPlan:
         if self.private:
             return floats
         numbers = self.layout.count("integer") + 2 + self.codec.max_metrics
-        return floats + numbers * exact.limbs(self.codec.bits)
+        return floats + self._marks + numbers * exact.limbs(self.codec.bits)
+
+    @property
+    def _marks(self) -> int:
+        return MARKS * len(self.layout.of_kind("float"))
 
     def first_frame(self) -> Frame:
         """Return the frame of round 1."""
@@ -212,15 +220,11 @@ class VectorPlan:
         return Frame((float(self.codec.initial_range),) * len(self.layout.of_kind("float")), float(weight))
 
     def next_frame(self, frame: Frame, opened: OpenedUpdate) -> Frame:
-        """Return the frame of the next round: ranges follow the last opened mean update, which everybody knows."""
+        """Return the frame of the next round: ranges follow the last opened sum, which everybody knows."""
         if self.private:
             return frame
-        ranges = []
-        for tensor, old in zip(self.layout.of_kind("float"), frame.ranges, strict=True):
-            largest = float(np.abs(opened.mean[tensor.name]).max(initial=0.0))
-            # A tensor that did not move at all says nothing about the next round: halve, do not collapse.
-            ranges.append(max(self.codec.range_factor * largest if largest else old / 2, MIN_RANGE))
-        return Frame(tuple(ranges), frame.max_weight)
+        ranges = next_ranges(frame.ranges, opened.largest, self.codec.range_factor, self.codec.initial_range)
+        return Frame(ranges, frame.max_weight)
 
     # ------------------------------------------------------------------ without differential privacy
     def encode(
@@ -250,11 +254,13 @@ class VectorPlan:
         if len(ranges) != len(self.layout.of_kind("float")):
             raise CodecError("The frame has another number of ranges than the model has float arrays")
         floats = np.zeros(self.layout.count("float"), np.int64)
+        marks: list[IntVector] = []
         saturated = 0
         for (tensor, place), limit in zip(self.layout.float_slices(), ranges, strict=True):
             with np.errstate(over="ignore"):  # infinity saturates like any other value that does not fit
                 scaled = update[tensor.name].reshape(-1).astype(np.float64) * (weight / frame.max_weight) / limit
             saturated += int(np.count_nonzero(np.abs(scaled) > 1))
+            marks.append(mark(scaled))
             floats[place] = round_stochastic(np.clip(scaled, -1, 1) * self.codec.max_abs)
         integers = [update[t.name].reshape(-1).astype(np.float64) * weight for t, _ in self.layout.integer_slices()]
         names, numbers = flatten_metrics(metrics, self.codec.max_metrics)
@@ -263,7 +269,7 @@ class VectorPlan:
         with np.errstate(over="ignore"):  # refused by exact.split
             tail[2 : 2 + len(numbers)] = np.array(numbers, np.float64) * weight
         digits = exact.split(np.concatenate([*integers, tail]), self.codec.bits)
-        return EncodedUpdate(np.concatenate([floats, digits]), names)
+        return EncodedUpdate(np.concatenate([floats, *marks, digits]), names)
 
     def decode(self, total: IntVector, parties: int, metric_count: int, frame: Frame) -> OpenedUpdate:
         """Decode the sum of ``parties`` encoded updates.
@@ -275,7 +281,8 @@ class VectorPlan:
         """
         self._check_length(total)
         floats = self.layout.count("float")
-        numbers = exact.join(total[floats:], self.codec.bits)
+        marks, digits = np.split(total[floats:], [self._marks])
+        numbers = exact.join(digits, self.codec.bits)
         integers = self.layout.count("integer")
         weight, saturated = float(numbers[integers]), int(numbers[integers + 1])
         if weight <= 0:
@@ -289,7 +296,8 @@ class VectorPlan:
         for tensor, place in self.layout.integer_slices():
             mean[tensor.name] = (numbers[:integers][place] / weight).reshape(tensor.shape)
         metrics = numbers[integers + 2 : integers + 2 + metric_count] / weight
-        return OpenedUpdate(mean, weight, tuple(metrics.tolist()), saturated)
+        largest = tuple(largest_of(row) for row in marks.reshape(-1, MARKS))
+        return OpenedUpdate(mean, weight, tuple(metrics.tolist()), saturated, largest)
 
     # ------------------------------------------------------------------ with differential privacy
     def encode_private(self, arrays: Arrays, step: float) -> EncodedUpdate:

@@ -10,8 +10,8 @@ from pathlib import Path
 from flbc.errors import KeyFileError
 
 
-def read_private(path: Path, max_bytes: int) -> bytes:
-    """Read a regular file that nobody but its owner has access to.
+def read_private(path: Path, max_bytes: int, what: str = "key file") -> bytes:
+    """Read a regular file that nobody but its owner has access to; errors call it ``what``.
 
     Raises
     ------
@@ -22,16 +22,16 @@ def read_private(path: Path, max_bytes: int) -> bytes:
         # Not blocking, so that a pipe in place of the file cannot hang the node.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as exc:
-        raise KeyFileError(f"cannot read the key file {path}: {exc.strerror}") from None
+        raise KeyFileError(f"cannot read the {what} {path}: {exc.strerror}") from None
     try:
         # On the open file, not on the path: the two could differ by now.
-        _check_mode(path, os.fstat(descriptor))
+        _check_mode(path, os.fstat(descriptor), what)
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read(max_bytes + 1)
     finally:
         os.close(descriptor)
     if len(data) > max_bytes:
-        raise KeyFileError(f"{path} is too large for a key file")
+        raise KeyFileError(f"{path} is too large for a {what}")
     return data
 
 
@@ -63,11 +63,11 @@ def write_new(path: Path, data: bytes) -> None:
         raise KeyFileError(f"cannot write the key file {path}: {exc.strerror}") from None
 
 
-def _check_mode(path: Path, info: os.stat_result) -> None:
+def _check_mode(path: Path, info: os.stat_result, what: str) -> None:
     if not stat.S_ISREG(info.st_mode):
         raise KeyFileError(f"{path} is not a regular file")
     if os.name == "posix" and info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise KeyFileError(f"others have access to the key file {path}: run `chmod 600 {path}`")
+        raise KeyFileError(f"others have access to the {what} {path}: run `chmod 600 {path}`")
 
 
 def _sync_directory(directory: Path) -> None:

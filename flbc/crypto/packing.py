@@ -100,7 +100,7 @@ class SlotLayout:
         if slots < 1:
             raise ConfigError(
                 f"a {modulus_bits}-bit modulus has no room for one slot of {slot_bits} bits beside the tags: lower "
-                "slot_bits (fewer bits per value or fewer clients) or use a larger key"
+                "slot_bits (fewer Codec(bits=...), fewer clients, less noise) or use a larger key"
             )
         field_bits = min(modulus_bits - 1 - slots * slot_bits, MAX_TAG_FIELD_BITS)
         return cls(modulus_bits, slot_bits, slots, field_bits - carry_bits)

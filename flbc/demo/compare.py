@@ -47,6 +47,7 @@ def compare(
     others = {"plain FedAvg": fedavg(data, settings)}
     if privacy is not None:
         others = {"encrypted, no DP": fedavg(data, settings, EncryptedMean(key_bits)), **others}
+    if privacy is not None and privacy.unit == "example":
         noise = mechanism(privacy.epsilon, data, settings, privacy.delta)
         others[f"noise added at each hospital, epsilon = {privacy.epsilon:g}"] = local_noise(data, settings, noise)
     for hospital in HOSPITALS:
@@ -57,10 +58,12 @@ def compare(
 def render(rows: list[Row], fold: int, epsilon: float, delta: float) -> str:
     """Return the table as text."""
     spent = f"epsilon spent {epsilon:.3f} at delta {delta:g}" if epsilon else "no differential privacy"
+    patients = sum(len(data.test_y) for data in fold_data(fold).values())
     table = Table(
         title=f"Accuracy on held-out patients, fold {fold} of 5 ({spent})",
-        caption="The first row was trained by this run; the others in this process, on the same fold. One fold of 184 "
-        "patients is a small test: benchmarks/heart.py averages over all five. Accuracies are outside epsilon.",
+        caption="The first row was trained by this run; the others in this process, on the same fold. One fold of "
+        f"{patients} patients is a small test: benchmarks/heart.py averages over all five. Accuracies are outside "
+        "epsilon.",
     )
     table.add_column("trained")
     table.add_column("all", justify="right")

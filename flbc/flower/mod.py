@@ -143,6 +143,8 @@ class SecureMod:
         ticket = _ticket(record)
         node = self._node(context, ticket.config.scheme)
         admit(ticket, node.me, node.pins, node.memory)
+        if ticket.label.model != wire.content_hash(message.content):
+            raise ProtocolError("The label commits to another model than the one that was sent to be evaluated")
         weight_key = str(record["weight-key"])
         reply = self._call_app(message, context, call_next, ticket.config.scheme)
         if reply.has_error() or ticket.config.privacy is None:

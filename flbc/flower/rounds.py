@@ -102,9 +102,10 @@ class SecureRound:
         hashes = tuple(signed.value.hash for signed in submissions)
         block = Block(session.parent, self.ticket.label.hash, NO_LEADER, hashes, (), keccak256(hidden))
         combined = time.monotonic()
+        session.openings += 1  # before asking: an answer that gets lost on the way was paid for
         total = self._open(OpenRequest(block, submissions, hidden))
         done = time.monotonic()
-        session.parent, session.openings = block.hash, session.openings + 1
+        session.parent = block.hash
         opened = self._decode(total, [self.ticket.roster.parties[index] for index in sorted(accepted)], metric_names)
         session.frame = session.plan.next_frame(self.ticket.frame, opened)
         report = RoundReport(

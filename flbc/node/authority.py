@@ -155,6 +155,7 @@ class Authority:
         if openings > mechanism.affordable_rounds():
             raise BudgetExhaustedError(f"Opening {openings} sums would exceed epsilon = {mechanism.epsilon:g}")
         epsilon = mechanism.epsilon_after(openings)
+        self.memory.spend(task, epsilon, self.pins.policy.max_total_epsilon)
         return math.ceil(epsilon * _MILLION) if math.isfinite(epsilon) else UNBOUNDED
 
 

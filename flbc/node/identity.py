@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ..crypto import keystore
+from ..crypto._files import read_private
 from ..crypto.keystore import PartyKeys
 from ..crypto.keystream import EncryptionKey
 from ..crypto.signing import SigningKey
@@ -20,6 +21,7 @@ from ..roster import ROLES, TRAIN_ROLE, Party
 
 #: Public on purpose: everybody can compute every development identity, so they protect nothing outside a simulation.
 DEVELOPMENT_MNEMONIC = b"test test test test test test test test test test test junk"
+_MAX_PASSWORD_BYTES = 4096
 PASSWORD_VARIABLE = "FLBC_KEY_PASSWORD"  # noqa: S105 - the name of a variable
 
 
@@ -113,9 +115,9 @@ def key_password(node_config: Mapping[str, object]) -> str:
     file = node_config.get("flbc-key-password-file")
     if isinstance(file, str):
         try:
-            return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError):
-            raise KeyFileError(f"Cannot read the password file {file}") from None
+            return read_private(Path(file), _MAX_PASSWORD_BYTES, "password file").decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:  # its text would quote a byte of the password
+            raise KeyFileError(f"Cannot read the password file {file}: it is not UTF-8 text") from None
     if PASSWORD_VARIABLE in os.environ:
         return os.environ[PASSWORD_VARIABLE]
     raise KeyFileError(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import AlreadyOpenedError, StaleLabelError
+from ..errors import AlreadyOpenedError, BudgetExhaustedError, StaleLabelError
 from ..round import RoundLabel
 
 _SCHEMA = """
@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS trained (
 CREATE TABLE IF NOT EXISTS answered (
     label BLOB PRIMARY KEY, task BLOB NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
     reply BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS spent (task BLOB PRIMARY KEY, epsilon REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS opened (
     task BLOB NOT NULL, round INTEGER NOT NULL, block BLOB NOT NULL, answer BLOB,
     PRIMARY KEY (task, round)) STRICT;
@@ -146,6 +147,23 @@ class NodeMemory:
         with self._transaction() as db:
             row = db.execute("SELECT 1 FROM opened WHERE task = ? AND round = ?", (task, round_)).fetchone()
         return row is not None
+
+    def spend(self, task: bytes, epsilon: float, limit: float) -> None:
+        """Record the epsilon of a task after its next opening.
+
+        Raises
+        ------
+        BudgetExhaustedError
+            If the epsilons of all tasks of this node would sum to more than ``limit``; nothing is recorded then.
+        """
+        with self._transaction() as db:
+            (others,) = db.execute("SELECT total(epsilon) FROM spent WHERE task != ?", (task,)).fetchone()
+            if others + epsilon > limit:
+                raise BudgetExhaustedError(
+                    f"All tasks together would spend epsilon = {others + epsilon:.4g}; this node's policy allows "
+                    f"max-total-epsilon = {limit:g}"
+                )
+            db.execute("INSERT OR REPLACE INTO spent VALUES (?, ?)", (task, epsilon))
 
     def keep_opening(self, task: bytes, round_: int, answer: bytes) -> None:
         """Keep the answer (empty: refused) before it is sent."""

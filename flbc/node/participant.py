@@ -17,7 +17,7 @@ from ..codec import EncodedUpdate, Layout
 from ..codec.layout import check_finite
 from ..crypto.signing import keccak256
 from ..encoding import canonical, parse
-from ..errors import CodecError, ProtocolError
+from ..errors import CodecError, PolicyError, ProtocolError
 from ..privacy.clipping import clip_update
 from ..privacy.mechanism import GaussianMechanism
 from ..round import ZERO, Signed, Submission
@@ -144,6 +144,12 @@ class Participant:
             If the ticket is not acceptable (:func:`flbc.node.ticket.admit`), or the label commits to another model.
         """
         self._admit(ticket)
+        mechanism = mechanism_of(ticket.config)
+        if mechanism is not None and mechanism.unit == "example" and self.me.examples > mechanism.max_examples:
+            raise PolicyError(
+                f"This node declares {self.me.examples} examples, and the task was planned for at most "
+                f"{mechanism.max_examples}; start a new task"
+            )
         if ticket.label.model != model:
             raise ProtocolError("The label commits to another model or train config than the one that was sent")
         return self.memory.trained(ticket.label) is None

@@ -15,7 +15,7 @@ A roster file is TOML::
     roles = ["hospital"]
     address = "0x8ba1f109551bD432803012645Ac136ddd64DBA72"
     encryption = "1f0c..."           # X25519 public key, hexadecimal
-    examples = 244                   # declared size of the training set
+    examples = 242                   # declared size of the training set
 
     [[party]]
     name = "authority"
@@ -53,10 +53,10 @@ class Policy:
     ----------
     schemes : tuple of str (default: ("paillier",))
         Accepted schemes. Schemes and modes that hide nothing must be named to be accepted.
-    min_key_bits : int (default: 2048)
+    min_key_bits : int (default: 3072)
         Smallest scheme key in bits.
     min_survivors : int (default: 3)
-        Fewest clients in a sum (S12).
+        Fewest clients in a sum, at least 3 (S12).
     min_noise_multiplier : float (default: 0.0)
         Above 0, differential privacy is required, with at least this multiplier.
     max_epsilon : float (default: inf)
@@ -65,18 +65,32 @@ class Policy:
         With differential privacy, the largest delta for a task; an epsilon says nothing beside a large one.
     max_clip_norm : float (default: inf)
         Largest clipping norm.
-    reveal_metrics : tuple of str or None (default: None)
+    max_total_epsilon : float (default: inf)
+        The authority's alone: largest sum of the epsilons of all tasks it ever opened (basic composition), because a
+        server may start as many tasks as it likes, each with its own budget.
+    reveal_metrics : tuple of str or None (default: ())
         With differential privacy, metrics that may leave in clear; None accepts what the task names.
+
+    Raises
+    ------
+    ConfigError
+        If ``min_survivors`` is below 3.
     """
 
     schemes: tuple[str, ...] = ("paillier",)
-    min_key_bits: int = 2048
+    min_key_bits: int = 3072
     min_survivors: int = 3
     min_noise_multiplier: float = 0.0
     max_epsilon: float = math.inf
     max_delta: float = 1e-3
     max_clip_norm: float = math.inf
-    reveal_metrics: tuple[str, ...] | None = None
+    max_total_epsilon: float = math.inf
+    reveal_metrics: tuple[str, ...] | None = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a policy that protects nothing by mistake."""
+        if self.min_survivors < 3:
+            raise ConfigError(f"[policy] min-survivors = {self.min_survivors} must be at least 3")
 
     @classmethod
     def from_toml(cls, data: Mapping[str, Any]) -> Self:
@@ -108,7 +122,8 @@ class Policy:
         if config.min_survivors < self.min_survivors:
             raise PolicyError(f"This node's policy needs min_survivors >= {self.min_survivors}")
         if config.privacy is None:
-            if math.isfinite(self.max_epsilon) or self.min_noise_multiplier > 0:
+            limits = (self.max_epsilon, self.max_total_epsilon)
+            if any(map(math.isfinite, limits)) or self.min_noise_multiplier > 0:
                 raise PolicyError("This node's policy requires differential privacy, and the task has none")
             return
         numbers = {name: config.privacy.get(name) for name in ("epsilon", "delta", "noise_multiplier", "clip_norm")}
@@ -165,7 +180,7 @@ class Pins:
     @classmethod
     def development(cls) -> Self:
         """Return the pins of simulated nodes: every party must be the one derived from the public mnemonic."""
-        return cls(None)
+        return cls(None, Policy(min_key_bits=2048, reveal_metrics=None))
 
     def check(self, party: Party) -> None:
         """Raise :class:`RosterError` unless ``party`` is pinned with exactly these keys and roles.

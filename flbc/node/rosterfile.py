@@ -37,7 +37,7 @@ class Entry:
         file, colon, rest = text.partition(":")
         roles, _, examples = rest.partition(":")
         if not colon or (examples and not examples.isdecimal()):
-            raise RosterError(f"{text!r} must be FILE:ROLE[,ROLE][:EXAMPLES], e.g. cleveland.public.json:hospital:244")
+            raise RosterError(f"{text!r} must be FILE:ROLE[,ROLE][:EXAMPLES], e.g. cleveland.public.json:hospital:242")
         try:
             public = json.loads(Path(file).read_text(encoding="utf-8"))
         except (OSError, ValueError):

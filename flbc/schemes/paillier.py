@@ -29,6 +29,7 @@ Who learns what
     ``min_survivors`` exists. *Authority and a client*: the sum of the others.
 What is not detected
     A client may send any integers within its slots (poisoning), or overflow them and spoil the sum of the round.
+    Whoever handles the hidden sum, the server above all, may add known numbers to it; it stays as secret as it was.
 Dropouts
     A client that drops before its payload arrived is not in the sum; afterwards it is not needed. The authority must
     be up to open.
@@ -44,12 +45,11 @@ from numpy.typing import NDArray
 
 from ..crypto import paillier
 from ..crypto.keystream import EncryptionKey, prf_words
-from ..crypto.packing import SlotLayout, pack, split_tag, unpack
+from ..crypto.packing import SlotLayout, attach_tags, pack, split_tags, unpack
 from ..errors import CodecError, OpeningRefusedError
 from .base import Contribution, Exchange, IntVector, Noise, SumSpec, vector_from_bytes
 
 _TAG_INFO = b"flbc/paillier/tag/1"
-_MAX_TAG_BITS = 64
 
 
 class _Geometry:
@@ -58,8 +58,7 @@ class _Geometry:
     def __init__(self, public: paillier.PublicKey, spec: SumSpec) -> None:
         self.public, self.spec = public, spec
         self.layout = SlotLayout.plan(public.bits, spec.slot_bits, spec.max_parties)
-        self.count = -(-spec.length // self.layout.slots)
-        self.tag_bits = min(self.layout.tag_bits, _MAX_TAG_BITS)
+        self.count = self.layout.plaintexts(spec.length)
 
     @cached_property
     def padded(self) -> int:
@@ -67,7 +66,7 @@ class _Geometry:
         return self.count * self.layout.slots
 
     def tags(self, key: bytes) -> NDArray[np.uint64]:
-        return prf_words(key, self.count, self.tag_bits)
+        return prf_words(key, self.count, self.layout.tag_bits)
 
 
 def tag_info(label: bytes, nonce: bytes) -> bytes:
@@ -104,8 +103,7 @@ class PaillierProtector:
         shifted = np.full(g.padded, g.spec.max_abs, np.uint64)
         shifted[: len(values)] = (values + g.spec.max_abs).astype(np.uint64)
         tags = g.tags(self._key.agree(self._authority, tag_info(label, nonce)))
-        shift = g.layout.slots * g.layout.slot_bits
-        plaintexts = [m + (int(tag) << shift) for m, tag in zip(pack(shifted, g.layout), tags, strict=True)]
+        plaintexts = attach_tags(pack(shifted, g.layout), tags, g.layout)
         return paillier.ciphertexts_to_bytes(g.public, self._encryptor.encrypt(plaintexts))
 
 
@@ -180,9 +178,9 @@ class PaillierOpener:
             tail, n = g.spec.noise_tail, g.public.n
             added = self._pack_noise(noise(g.spec.length))
             plaintexts = [(m + extra) % n for m, extra in zip(plaintexts, added, strict=True)]
-        fields = [split_tag(m, g.layout) for m in plaintexts]
-        slots = unpack([low for _, low in fields], g.layout, g.padded).astype(np.int64)
-        exact = [tag for tag, _ in fields] == expected
+        found, low = split_tags(plaintexts, g.layout)
+        slots = unpack(low, g.layout, g.padded).astype(np.int64)
+        exact = found == expected
         padding = slots[g.spec.length :]
         if not (exact and np.all(padding == parties * g.spec.max_abs)):
             raise OpeningRefusedError("This is not the sum of exactly these survivors; the round is burnt")

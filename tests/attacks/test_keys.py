@@ -120,14 +120,16 @@ def mechanism(epsilon: float = 1.0) -> Any:
 @pytest.mark.parametrize(
     ("policy", "private", "rule"),
     [
-        (Policy(schemes=("masked",)), False, "scheme"),
+        (Policy(min_key_bits=2048, schemes=("masked",)), False, "scheme"),
         (Policy(min_key_bits=3072), False, "3072 bits"),
-        (Policy(min_survivors=4), False, "min_survivors"),
-        (Policy(max_epsilon=1.0), False, "requires differential privacy"),
-        (Policy(min_noise_multiplier=0.1), False, "requires differential privacy"),
-        (Policy(max_epsilon=0.5), True, "epsilon <= 0.5"),
-        (Policy(min_noise_multiplier=100.0), True, "noise multiplier >= 100"),
-        (Policy(max_clip_norm=0.5), True, "clipping norm <= 0.5"),
+        (Policy(min_key_bits=2048, min_survivors=4), False, "min_survivors"),
+        (Policy(min_key_bits=2048, max_epsilon=1.0), False, "requires differential privacy"),
+        (Policy(min_key_bits=2048, min_noise_multiplier=0.1), False, "requires differential privacy"),
+        (Policy(min_key_bits=2048, max_epsilon=0.5), True, "epsilon <= 0.5"),
+        (Policy(min_key_bits=2048, min_noise_multiplier=100.0), True, "noise multiplier >= 100"),
+        (Policy(min_key_bits=2048, max_clip_norm=0.5), True, "clipping norm <= 0.5"),
+        (Policy(min_key_bits=2048, max_delta=1e-6), True, "delta <= 1e-06"),
+        (Policy(min_key_bits=2048, max_total_epsilon=1.0), False, "requires differential privacy"),
     ],
 )
 def test_policy_of_a_node_holds(policy: Policy, private: bool, rule: str, consortium: Any) -> None:

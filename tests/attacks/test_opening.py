@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import secrets
 import signal
 from dataclasses import replace
 from typing import Any
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 
 from flbc.errors import AlreadyOpenedError, BudgetExhaustedError, OpeningRefusedError, VerificationError
+from flbc.node import Policy
 from flbc.node import authority as authority_module
 from flbc.node.authority import check_opening
 from flbc.privacy import Privacy
 from flbc.privacy.mechanism import plan
-from tests.support.parties import HOSPITALS, Consortium
+from tests.support.parties import HOSPITALS, KEY_BITS, Consortium
 
 
 def subset(replies: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -157,3 +159,18 @@ def test_the_server_checks_what_the_authority_says(what: str, consortium: Any) -
 
 def c_replies(c: Consortium, ticket: Any) -> dict[str, Any]:
     return {name: c.participant(name).submit(ticket) for name in HOSPITALS}
+
+
+def test_a_budget_over_all_tasks(consortium: Any) -> None:
+    """A server may start as many tasks as it likes: the authority adds their epsilons up on disk."""
+    mechanism = plan(Privacy(epsilon=1.0, unit="example"), dimension=6, rounds=1, max_examples=50)
+    c = consortium(mechanism=mechanism, rounds=1, policy=Policy(min_key_bits=KEY_BITS, max_total_epsilon=2.5))
+    for _ in range(2):
+        c.task = secrets.token_bytes(32)
+        ticket = c.ticket()
+        c.authority().open(ticket, c.request(ticket, c.train_all(ticket)))
+    c.task = secrets.token_bytes(32)
+    ticket = c.ticket()
+    with pytest.raises(BudgetExhaustedError, match=r"max-total-epsilon = 2\.5"):
+        c.authority().open(ticket, c.request(ticket, c.train_all(ticket)))
+    assert c.memory("authority").openings(c.task) == 0

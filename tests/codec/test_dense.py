@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from flbc.codec import Codec, Frame, Layout, OpenedUpdate, VectorPlan, exact
 from flbc.codec.dense import (
-    MIN_RANGE,
     count_metrics,
     flatten_metrics,
     metric_sizes,
     round_stochastic,
     unflatten_metrics,
 )
+from flbc.codec.ranges import BEYOND, LARGEST, MARKS, SMALLEST
 from flbc.errors import CodecError, ConfigError, FlbcError, NonFiniteError, ProtocolError
 
 ALL_BITS = (8, 16, 23, 32)
@@ -156,22 +156,40 @@ def test_first_frame_has_the_initial_range_for_every_float_tensor():
     assert plan_of({"a": np.zeros(2)}).first_frame().max_weight == 0.0
 
 
-def test_ranges_follow_the_last_mean():
+def test_ranges_follow_the_largest_client_not_the_mean():
+    """Opposite updates have a mean of zero; a range that followed it would cut both off."""
     plan = plan_of({"a": np.zeros(2), "still": np.zeros(2), "empty": np.zeros(0)}, range_factor=4, max_examples=5.0)
     frame = plan.first_frame()
-    mean = {"a": np.array([0.1, -0.3]), "still": np.zeros(2), "empty": np.zeros(0)}
-    following = plan.next_frame(frame, OpenedUpdate(mean, 5.0))
-    assert following.ranges == (4 * 0.3, 0.5, 0.5)
+    up = {"a": np.array([0.1, -0.3]), "still": np.zeros(2), "empty": np.zeros(0)}
+    down = {name: -value for name, value in up.items()}
+    total, _ = add(plan, frame, [(up, 5.0, {}), (down, 5.0, {})])
+    opened = plan.decode(total, 2, 0, frame)
+    assert opened.largest == (0.5, 2.0**-14, 2.0**-14)
+    following = plan.next_frame(frame, opened)
+    assert following.ranges == (4 * 0.5, 4 * 2.0**-14, 4 * 2.0**-14)
     assert following.max_weight == 5.0
     assert following.encoded != frame.encoded
 
 
-def test_range_never_collapses():
-    plan = plan_of({"a": np.zeros(1)}, max_examples=1.0)
-    frame = plan.first_frame()
+def test_range_grows_after_saturation_and_settles():
+    plan = plan_of({"a": np.zeros(3)}, max_examples=1.0)
+    frame, update = plan.first_frame(), {"a": np.array([50.0, -1.0, 0.0])}
+    for _ in range(4):
+        total, _ = add(plan, frame, [(update, 1.0, {})])
+        opened = plan.decode(total, 1, 0, frame)
+        frame = plan.next_frame(frame, opened)
+    assert opened.saturated == 0
+    assert 4 * 50 <= frame.ranges[0] <= 8 * 50
+
+
+def test_range_never_collapses_and_never_explodes():
+    plan = plan_of({"a": np.zeros(1)}, initial_range=2.0, max_examples=1.0)
+    low = high = plan.first_frame()
     for _ in range(60):
-        frame = plan.next_frame(frame, OpenedUpdate({"a": np.zeros(1)}, 1.0))
-    assert frame.ranges == (MIN_RANGE,)
+        low = plan.next_frame(low, OpenedUpdate({}, 1.0, largest=(2.0**-14,)))
+        high = plan.next_frame(high, OpenedUpdate({}, 1.0, largest=(BEYOND,)))
+    assert low.ranges == (2 * SMALLEST,)
+    assert high.ranges == (2 * LARGEST,)
 
 
 def test_frame_round_trips_and_binds_its_numbers():
@@ -457,4 +475,4 @@ def test_codec_from_other_members():
 @pytest.mark.parametrize("bits", ALL_BITS)
 def test_length_of_the_vector(bits):
     plan = plan_of({"w": np.zeros((2, 3)), "n": np.zeros(2, np.int64)}, bits=bits, max_metrics=4)
-    assert plan.length == 6 + (2 + 2 + 4) * exact.limbs(bits)
+    assert plan.length == 6 + MARKS + (2 + 2 + 4) * exact.limbs(bits)

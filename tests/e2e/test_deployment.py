@@ -38,7 +38,13 @@ def secrets_of(deployment: Deployment) -> dict[str, bytes]:
 
 def test_two_rounds_with_a_hospital_killed_in_the_second(tmp_path: Path) -> None:
     sizes = {name: len(split(name, 0).train_y) for name in HOSPITALS}
-    policy = {"schemes": ["paillier"], "min-key-bits": 3072, "min-survivors": 3, "max-epsilon": 2.0}
+    policy = {
+        "schemes": ["paillier"],
+        "min-key-bits": 3072,
+        "min-survivors": 3,
+        "max-epsilon": 2.0,
+        "reveal-metrics": ["accuracy"],
+    }
     with Deployment(tmp_path, sizes, 3072, policy) as d:
         run = d.flwr("run", str(APP), "test", "--stream", "-c", "num-server-rounds=2 epsilon=2.0 compare=false")
         d.wait(lambda: any(row[0] == 2 for row in d.query(VICTIM, "SELECT round FROM trained")), 240)

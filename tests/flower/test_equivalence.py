@@ -73,3 +73,11 @@ def test_metrics_are_the_weighted_means(grid: Any) -> None:
     assert got.evaluate_metrics_clientapp[1]["accuracy"] == pytest.approx(
         plain_run.evaluate_metrics_clientapp[1]["accuracy"]
     )
+
+
+def test_clients_that_pull_apart_stay_exact_over_many_rounds(grid: Any) -> None:
+    """Means shrink as training converges, single updates do not: nothing may be cut off."""
+    wrapped = run(secure(), grid(), 12)
+    expected, got = plain(FedAvg(), 12), numpy_of(wrapped.arrays)
+    np.testing.assert_allclose(got["weight"], expected["weight"], atol=3e-4)
+    assert all(wrapped.train_metrics_clientapp[r]["flbc-saturated"] == 0 for r in range(1, 13))

@@ -169,7 +169,7 @@ def test_password_file_comes_before_the_environment(tmp_path, password):
 
 
 def test_password_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(KeyFileError, match=r"Cannot read the password file .*none"):
+    with pytest.raises(KeyFileError, match=r"cannot read the password file .*none"):
         key_password({"flbc-key-password-file": str(tmp_path / "none")})
 
 
@@ -180,3 +180,12 @@ def test_password_file_that_is_not_text(tmp_path):
     with pytest.raises(KeyFileError, match="Cannot read the password file") as error:
         key_password({"flbc-key-password-file": str(path)})
     assert "xff" not in str(error.value)
+
+
+def test_password_file_that_others_can_read_is_refused(tmp_path):
+    path = tmp_path / "password"
+    path.write_text("secret")
+    path.chmod(0o644)
+    with pytest.raises(KeyFileError, match="chmod 600") as error:
+        key_password({"flbc-key-password-file": str(path)})
+    assert "secret" not in str(error.value)

@@ -63,9 +63,21 @@ def pins(*parties: Party) -> Pins:
 
 
 # ---------------------------------------------------------------------- policy, rule by rule
-@pytest.mark.parametrize("task", [TASK, PRIVATE])
+@pytest.mark.parametrize("task", [TASK, replace(PRIVATE, reveal_metrics=())])
 def test_default_policy_accepts_an_honest_task(task):
     Policy().check(task)
+
+
+def test_default_policy_reveals_no_metric():
+    with pytest.raises(PolicyError, match=r"reveals at most the metrics \(\)"):
+        Policy().check(PRIVATE)
+    Policy(reveal_metrics=None).check(PRIVATE)
+
+
+@pytest.mark.parametrize("survivors", [2, 0, -1, 2.5])
+def test_fewer_than_three_survivors_are_no_policy(survivors):
+    with pytest.raises(ConfigError, match="must be at least 3"):
+        Policy(min_survivors=survivors)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +86,7 @@ def test_default_policy_accepts_an_honest_task(task):
         ({}, replace(TASK, scheme="plain"), r"does not accept scheme 'plain', only \('paillier',\)"),
         ({"schemes": ()}, TASK, "does not accept scheme 'paillier'"),
         ({"min_key_bits": 4096}, TASK, "needs keys of 4096 bits, offered: 3072"),
-        ({}, replace(TASK, key_bits=1024), "needs keys of 2048 bits, offered: 1024"),
+        ({}, replace(TASK, key_bits=2048), "needs keys of 3072 bits, offered: 2048"),
         ({}, replace(TASK, min_survivors=2), "needs min_survivors >= 3"),
         ({"max_epsilon": 5.0}, TASK, "requires differential privacy, and the task has none"),
         ({"min_noise_multiplier": 0.1}, TASK, "requires differential privacy, and the task has none"),
@@ -89,7 +101,7 @@ def test_default_policy_accepts_an_honest_task(task):
 )
 def test_rule_is_named(policy, task, message):
     with pytest.raises(PolicyError, match=f"This node's policy {message}"):
-        Policy(**policy).check(task)
+        Policy(**{"reveal_metrics": None, **policy}).check(task)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +119,7 @@ def test_rule_is_named(policy, task, message):
     ids=lambda policy: next(iter(policy)),
 )
 def test_limits_themselves_are_accepted(policy):
-    Policy(**policy).check(PRIVATE)
+    Policy(**{"reveal_metrics": None, **policy}).check(PRIVATE)
 
 
 @pytest.mark.parametrize("name", sorted(PRIVACY))
@@ -228,7 +240,7 @@ def test_unknown_member_of_a_party(load):
         ("examples = 244", "examples = 244.5", "examples must be an integer"),
         ("examples = 244", "examples = true", "examples must be an integer"),
         ("examples = 244", "examples = '244'", "examples must be an integer"),
-        ('name = "cleveland"', 'name = "St. Mary"', "name must be 1 to 64 letters"),
+        ('name = "cleveland"', 'name = "St. Mary"', "name must be 1 to 64 ASCII letters"),
     ],
 )
 def test_malformed_member_of_a_party(load, old, new, message):

@@ -64,7 +64,7 @@ class Consortium:
         me["authority"] = identity("authority", ("authority",), key)
         fingerprint = key.public.fingerprint
         parties = [who.party(fingerprint if name == "authority" else b"") for name, who in me.items()]
-        pins = Pins({party.name: party for party in parties}, policy or Policy())
+        pins = Pins({party.name: party for party in parties}, policy or Policy(min_key_bits=KEY_BITS))
         layout = Layout.of({"w": np.zeros(dimension, np.float32)}, private=mechanism is not None)
         plan = VectorPlan(layout, Codec(max_examples=float(examples)), private=mechanism is not None)
         config = TaskConfig(
