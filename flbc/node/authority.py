@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..crypto import paillier
 from ..crypto.signing import keccak256
@@ -112,9 +113,10 @@ class Authority:
         survivors = self._survivors(ticket, request)
         label, mechanism = ticket.label, mechanism_of(ticket.config)
         spec = sum_spec(ticket.config)
-        epsilon = self._check_budget(ticket, mechanism)
         block = request.block.hash
-        answer, _ = self.memory.reserve(label.task, label.round, block)
+        price = partial(_price, ticket.config, mechanism)
+        limit = self.pins.policy.max_total_epsilon
+        answer, openings = self.memory.reserve(label.task, label.round, block, price, limit)
         if answer is None:
             try:
                 opener = PaillierOpener(self.private, spec, self.me.keys.encryption)
@@ -124,7 +126,7 @@ class Authority:
                 self.memory.keep_opening(label.task, label.round, b"")
                 raise
             sigma = 0 if mechanism is None else round(mechanism.sigma * _MILLION)
-            opening = Opening(block, keccak256(vector_to_bytes(total)), sigma, epsilon)
+            opening = Opening(block, keccak256(vector_to_bytes(total)), sigma, _micro_epsilon(mechanism, openings))
             signed = Signed.make(opening, self.me.keys.signing, label.domain)
             answer = pack_opening(signed, total)
             self.memory.keep_opening(label.task, label.round, answer)
@@ -143,20 +145,21 @@ class Authority:
             raise OpeningRefusedError(f"{len(request.submissions)} survivors are fewer than min_survivors")
         return check_submissions(request.submissions, label, ticket.roster, config)
 
-    def _check_budget(self, ticket: Ticket, mechanism: GaussianMechanism | None) -> int:
-        """Raise before the opening that would exceed the task's rounds or epsilon; return epsilon after it."""
-        task = ticket.label.task
-        taken = self.memory.opened(task, ticket.label.round)
-        openings = self.memory.openings(task) + (0 if taken else 1)
-        if openings > ticket.config.rounds:
-            raise BudgetExhaustedError(f"The task allows {ticket.config.rounds} openings, all are used")
-        if mechanism is None:
-            return UNBOUNDED
-        if openings > mechanism.affordable_rounds():
-            raise BudgetExhaustedError(f"Opening {openings} sums would exceed epsilon = {mechanism.epsilon:g}")
-        epsilon = mechanism.epsilon_after(openings)
-        self.memory.spend(task, epsilon, self.pins.policy.max_total_epsilon)
-        return math.ceil(epsilon * _MILLION) if math.isfinite(epsilon) else UNBOUNDED
+
+def _price(config: TaskConfig, mechanism: GaussianMechanism | None, openings: int) -> float:
+    """Return the task's epsilon after ``openings``; raise before the one that would exceed its rounds or epsilon."""
+    if openings > config.rounds:
+        raise BudgetExhaustedError(f"The task allows {config.rounds} openings, all are used")
+    if mechanism is None:
+        return 0.0
+    if openings > mechanism.affordable_rounds():
+        raise BudgetExhaustedError(f"Opening {openings} sums would exceed epsilon = {mechanism.epsilon:g}")
+    return mechanism.epsilon_after(openings)
+
+
+def _micro_epsilon(mechanism: GaussianMechanism | None, openings: int) -> int:
+    epsilon = math.inf if mechanism is None else mechanism.epsilon_after(openings)
+    return math.ceil(epsilon * _MILLION) if math.isfinite(epsilon) else UNBOUNDED
 
 
 def check_submissions(

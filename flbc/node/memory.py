@@ -6,9 +6,10 @@ that ask at once are serialised (``BEGIN IMMEDIATE``).
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -111,8 +112,22 @@ class NodeMemory:
             db.execute("INSERT INTO answered VALUES (?, ?, ?, ?, ?)", row)
 
     # ------------------------------------------------------------------ opening (S8, S20)
-    def reserve(self, task: bytes, round_: int, block: bytes) -> tuple[bytes | None, int]:
-        """Reserve the one opening of a round for ``block``, durably, before anything is decrypted.
+    def reserve(
+        self, task: bytes, round_: int, block: bytes, price: Callable[[int], float], limit: float = math.inf
+    ) -> tuple[bytes | None, int]:
+        """Reserve the one opening of a round for ``block``, and pay for it, durably, before anything is decrypted.
+
+        One transaction, so that two requests at once cannot both take the last opening.
+
+        Parameters
+        ----------
+        task, round_, block
+            What is to be opened.
+        price : callable
+            Given how many rounds of the task are opened then, returns the task's epsilon (0 without noise), or raises
+            :class:`BudgetExhaustedError`.
+        limit : float (default: inf)
+            Largest sum of epsilon over all tasks of this node.
 
         Returns
         -------
@@ -125,38 +140,18 @@ class NodeMemory:
         ------
         AlreadyOpenedError
             If the round's opening belongs to another block.
+        BudgetExhaustedError
+            If the task or the node may not open more; nothing is reserved then.
         """
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO opened VALUES (?, ?, ?, NULL)", (task, round_, block))
             known, answer = db.execute(
                 "SELECT block, answer FROM opened WHERE task = ? AND round = ?", (task, round_)
             ).fetchone()
+            if known != block:
+                raise AlreadyOpenedError(f"Another block of round {round_} was opened or refused before")
             (openings,) = db.execute("SELECT count(*) FROM opened WHERE task = ?", (task,)).fetchone()
-        if known != block:
-            raise AlreadyOpenedError(f"Another block of round {round_} was opened or refused before")
-        return (None if answer is None else bytes(answer)), openings
-
-    def openings(self, task: bytes) -> int:
-        """Return how many rounds of a task are opened or reserved."""
-        with self._transaction() as db:
-            (count,) = db.execute("SELECT count(*) FROM opened WHERE task = ?", (task,)).fetchone()
-        return int(count)
-
-    def opened(self, task: bytes, round_: int) -> bool:
-        """Whether the opening of a round is taken."""
-        with self._transaction() as db:
-            row = db.execute("SELECT 1 FROM opened WHERE task = ? AND round = ?", (task, round_)).fetchone()
-        return row is not None
-
-    def spend(self, task: bytes, epsilon: float, limit: float) -> None:
-        """Record the epsilon of a task after its next opening.
-
-        Raises
-        ------
-        BudgetExhaustedError
-            If the epsilons of all tasks of this node would sum to more than ``limit``; nothing is recorded then.
-        """
-        with self._transaction() as db:
+            epsilon = price(openings)
             (others,) = db.execute("SELECT total(epsilon) FROM spent WHERE task != ?", (task,)).fetchone()
             if others + epsilon > limit:
                 raise BudgetExhaustedError(
@@ -164,6 +159,13 @@ class NodeMemory:
                     f"max-total-epsilon = {limit:g}"
                 )
             db.execute("INSERT OR REPLACE INTO spent VALUES (?, ?)", (task, epsilon))
+        return (None if answer is None else bytes(answer)), int(openings)
+
+    def openings(self, task: bytes) -> int:
+        """Return how many rounds of a task are opened or reserved."""
+        with self._transaction() as db:
+            (count,) = db.execute("SELECT count(*) FROM opened WHERE task = ?", (task,)).fetchone()
+        return int(count)
 
     def keep_opening(self, task: bytes, round_: int, answer: bytes) -> None:
         """Keep the answer (empty: refused) before it is sent."""

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import secrets
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -174,3 +175,35 @@ def test_a_budget_over_all_tasks(consortium: Any) -> None:
     with pytest.raises(BudgetExhaustedError, match=r"max-total-epsilon = 2\.5"):
         c.authority().open(ticket, c.request(ticket, c.train_all(ticket)))
     assert c.memory("authority").openings(c.task) == 0
+
+
+def test_requests_at_once_cannot_share_the_last_opening(consortium: Any) -> None:
+    """Two processes ask for two rounds when the budget pays for one: exactly one is opened."""
+    mechanism = plan(Privacy(epsilon=1.0, unit="example"), dimension=6, rounds=1, max_examples=50)
+    c = consortium(mechanism=mechanism, rounds=9)
+    requests = []
+    for number in (1, 2):
+        ticket = c.ticket(number)
+        requests.append((ticket, c.request(ticket, c.train_all(ticket))))
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda pair: _try_open(c, *pair), requests))
+    assert sorted(answers) == ["BudgetExhaustedError", "opened"]
+    assert c.memory("authority").openings(c.task) == 1
+
+
+def test_two_blocks_of_a_round_at_once(consortium: Any) -> None:
+    c = consortium()
+    ticket = c.ticket()
+    replies = c.train_all(ticket)
+    blocks = [c.request(ticket, replies), c.request(ticket, subset(replies, *HOSPITALS[:3]))]
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda request: _try_open(c, ticket, request), blocks))
+    assert sorted(answers) == ["AlreadyOpenedError", "opened"]
+
+
+def _try_open(c: Consortium, ticket: Any, request: Any) -> str:
+    try:
+        c.authority().open(ticket, request)
+    except OpeningRefusedError as error:
+        return type(error).__name__
+    return "opened"

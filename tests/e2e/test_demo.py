@@ -49,7 +49,7 @@ def test_misspelt_key_is_refused_and_nothing_is_left_running(
     monkeypatch.setattr("flbc.demo.run.stop_processes_of", spy)
     assert run_demo(overrides="epsilom=3.0") == 1
     captured = capfd.readouterr()
-    assert "epsilom" in captured.out + captured.err
+    assert "Invalid run configuration" in captured.out + captured.err, "Flower's own words"
     assert seen, "Flower's local SuperLink outlives `flwr run`"
     assert not _pids_of(tmp_path / "home"), "and is stopped"
 

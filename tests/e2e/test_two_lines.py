@@ -66,7 +66,7 @@ def test_plain_on_n_nodes_equals_swapped_on_n_plus_one(tmp_path: Path, environme
     plain = flwr_run(PROJECT, NODES, tmp_path / "plain-out", environment)
     secure = flwr_run(swapped(tmp_path), NODES + 1, tmp_path / "secure-out", environment)
     # Round 1: three clients of at most 128 examples, each rounding by less than a step of range 1 / (2^15 - 1).
-    weights = 243
+    weights = 242
     bound = NODES * 128 / weights / (2**15 - 1)
     for name, value in plain[1].items():
         assert secure[0][name].dtype == secure[1][name].dtype, "dtypes stay"

@@ -33,7 +33,7 @@ def train(model: nn.Module, data, epochs: int, lr: float) -> float:
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     model.train()
     for _ in range(epochs):
-        for rows in torch.arange(len(y)).split(16):
+        for rows in torch.arange(len(y)).split(30):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
             loss.backward()
