@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -15,13 +16,16 @@ TRAIN_ROLE = "hospital"
 ROLES = (TRAIN_ROLE, "committee", "authority")
 #: Largest number of parties: indices are uint16, and the last one means "no leader".
 MAX_PARTIES = 0xFFFF
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEYS = (attrgetter("address"), attrgetter("encryption"))
 
 
 def check_name(name: str) -> None:
     """Raise :class:`RosterError` unless ``name`` can name a party."""
-    if not name or len(name) > 64 or not all(c.isalnum() or c in "-_." for c in name):
-        raise RosterError("A party's name must be 1 to 64 ASCII letters, digits, '-', '_' or '.'")
+    if not _NAME.fullmatch(name):
+        raise RosterError(
+            "A party's name must be 1 to 64 ASCII letters, digits, '-', '_' or '.', and begin with a letter or digit"
+        )
 
 
 @dataclass(frozen=True, slots=True)

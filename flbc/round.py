@@ -235,6 +235,17 @@ class SchemeKey(Struct):
     MEMBERS: ClassVar[_Members] = (("string", "scheme"), ("bytes32", "fingerprint"))
 
 
+@dataclass(frozen=True)
+class Hello(Struct):
+    """A node's answer to "who are you": the server's nonce, and the hashes of what it says of itself."""
+
+    nonce: bytes
+    party: bytes
+    keys: bytes
+
+    MEMBERS: ClassVar[_Members] = (("bytes32", "nonce"), ("bytes32", "party"), ("bytes32", "keys"))
+
+
 AnyStruct = TypeVar("AnyStruct", bound=Struct)
 
 

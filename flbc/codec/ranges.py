@@ -3,7 +3,8 @@
 A range that follows the *mean* update is wrong where clients differ: means shrink as training converges, single updates
 do not, and they are cut off. So every client says, inside the hidden sum, in which power of two below the range its
 largest coordinate lies: a one in one of :data:`MARKS` coordinates per tensor. Opened, that is a histogram over clients,
-and the next range is a factor above its largest entry. It shows nothing of a coordinate, and not whose entry is whose.
+and the next range is a factor above its largest entry. It does not say whose entry is whose; for an array of a single
+number it is a histogram of that number's magnitude, in powers of two.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def pseudo_reply(
     metric_names: tuple[str, ...],
     rate: float,
     keys: tuple[str, str],
-    revealed: Sequence[RecordDict],
+    clear: Sequence[Mapping[str, Any]],
 ) -> Message:
     """Return the one reply that the wrapped strategy aggregates.
 
@@ -65,16 +66,15 @@ def pseudo_reply(
         Factor of the mean: 1 for updates, minus the learning rate for gradients.
     keys : tuple of str
         Names of the ArrayRecord and of the weight.
-    revealed : sequence of RecordDict
-        Replies whose clear metrics (outside epsilon) are averaged.
+    clear : sequence of mapping
+        Per accepted client, the metrics it revealed (outside epsilon); finite numbers are averaged.
     """
     array_key, weight_key = keys
     weight = int(opened.weight) if float(opened.weight).is_integer() else opened.weight
     metrics: dict[str, Any] = {weight_key: weight, **unflatten_metrics(metric_names, opened.metrics)}
-    clear = [dict(content["metrics"]) for content in revealed if "metrics" in content.metric_records]
     for name in sorted({name for record in clear for name in record}):
         values = [value for record in clear if isinstance(value := record.get(name), int | float)]
-        if values:
+        if values and all(map(math.isfinite, values)):
             metrics[name] = sum(values) / len(values)
     like.content = RecordDict({array_key: apply_mean(arrays, opened.mean, rate), "metrics": MetricRecord(metrics)})
     return like

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from logging import INFO, WARNING
 
+from flwr.app import ConfigRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from ..encoding import parse
-from ..errors import FlbcError, RosterError, TooFewNodesError
+from ..errors import FlbcError, ProtocolError, RosterError, TooFewNodesError
 from ..node.pins import Pins
-from ..roster import TRAIN_ROLE, Party
+from ..node.ticket import hello, key_domain
+from ..roster import MAX_PARTIES, TRAIN_ROLE, Party
+from ..round import Signed
 from . import wire
 from .grid import exchange
 
@@ -119,7 +123,9 @@ class Directory:
     def _ask(self, grid: Grid, nodes: list[int]) -> None:
         for node in nodes:
             self._tries[node] = self._tries.get(node, 0) + 1
-        replies = exchange(grid, [wire.request(wire.HELLO, self._parts, node, 0) for node in nodes], self._timeout)
+        nonce = secrets.token_bytes(32)
+        parts = {**self._parts, "nonce": nonce}
+        replies = exchange(grid, [wire.request(wire.HELLO, parts, node, 0) for node in nodes], self._timeout)
         for node, reply in replies.items():
             if reply.has_error():
                 reason = (reply.error.reason or "").strip().splitlines()
@@ -130,23 +136,28 @@ class Directory:
                 log(WARNING, "flbc: node %d did not say who it is: %s", node, text)
                 continue
             try:
-                self._cards[node] = self._read(wire.read_record(reply.content))
+                self._cards[node] = self._read(wire.read_record(reply.content), nonce)
                 self._reasons.pop(node, None)
             except FlbcError as error:
                 self._reasons[node] = str(error)
                 self._tries[node] = _TRIES
                 log(WARNING, "flbc: node %d is left out: %s", node, error)
 
-    def _read(self, record: object) -> Card:
+    def _read(self, record: ConfigRecord | None, nonce: bytes) -> Card:
+        """Check what a node says of itself: form, signature, and that no other node says the same."""
         if record is None:
             raise RosterError("its reply holds no flbc record (does the ClientApp have mods=[SecureMod()]?)")
-        parts = wire.bytes_of(record, "party", "keys")  # type: ignore[arg-type]
-        card = Card(
-            Party.from_dict(parse(parts["party"], "party")),
-            parts["keys"],
-            bool(record["simulation"]),  # type: ignore[index]
-            int(record["partitions"]),  # type: ignore[index]
-        )
+        parts = wire.bytes_of(record, "party", "keys", "signature")
+        simulation, partitions = record.get("simulation"), wire.number_of(record, "partitions")
+        if not isinstance(simulation, bool) or not 0 <= partitions <= (MAX_PARTIES if simulation else 0):
+            raise ProtocolError("it says something impossible about the simulation")
+        party = Party.from_dict(parse(parts["party"], "party"))
+        signed = Signed(hello(nonce, parts["party"], parts["keys"]), parts["signature"])
+        signed.verify(party.address, key_domain(simulation))
+        for known in (card.party for card in self._cards.values()):
+            shared = (party.name == known.name, party.address == known.address, party.encryption == known.encryption)
+            if any(shared) and not all(shared):
+                raise RosterError(f"its name or keys are those of {known.name!r}, another node")
         if self._pins is not None:
-            self._pins.check(card.party)
-        return card
+            self._pins.check(party)
+        return Card(party, parts["keys"], simulation, partitions)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from logging import ERROR
 from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
+from flwr.common.logger import log
 
 from ..codec import Layout
 from ..encoding import canonical
 from ..errors import ConfigError, FlbcError, LayoutError, PlaintextRefusedError, ProtocolError
 from ..node import Ticket
 from ..node.authority import OpenRequest, pack_opening
-from ..node.participant import Trained, update_of
-from ..node.ticket import admit, paillier_keys
+from ..node.participant import CLIP_METRIC, Trained, check_clipping, update_of
+from ..node.terms import mechanism_of
+from ..node.ticket import admit, hello, key_domain, paillier_keys
+from ..round import Signed
+from ..task import TaskConfig
 from . import wire
 from .node import HELPERS, Node, in_simulation
 
@@ -36,6 +41,9 @@ class SecureMod:
     examples : int, callable or None (default: None)
         Declared size of the training set, or a function of the Context that returns it. Needed for differential
         privacy with ``unit="example"``; a public constant. A number pinned in the roster must agree.
+    weight_key : str (default: "num-examples")
+        The metric that holds the client's weight; must be the wrapped strategy's ``weighted_by_key``. The node fixes
+        it, because a server could name any metric and learn its size.
     allow_plaintext : bool (default: False)
         Let train and evaluate messages of unwrapped strategies pass unprotected.
 
@@ -54,11 +62,15 @@ class SecureMod:
     """
 
     def __init__(
-        self, *, examples: int | Callable[[Context], int] | None = None, allow_plaintext: bool = False
+        self,
+        *,
+        examples: int | Callable[[Context], int] | None = None,
+        weight_key: str = "num-examples",
+        allow_plaintext: bool = False,
     ) -> None:
         if isinstance(examples, bool) or not (examples is None or callable(examples) or isinstance(examples, int)):
             raise ConfigError("SecureMod(examples=...) must be an integer or a function of the Context")
-        self._examples, self._allow_plaintext = examples, allow_plaintext
+        self._examples, self._weight_key, self._allow_plaintext = examples, weight_key, allow_plaintext
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Answer, protect, pass or refuse one message."""
@@ -72,7 +84,7 @@ class SecureMod:
                     f"This node refuses a {kind} message without a ticket: wrap the server's strategy, e.g. "
                     "Paillier(FedAvg(...)), or remove SecureMod to work in clear"
                 )
-            stage = str(record["stage"])
+            stage = wire.text_of(record, "stage")
             if kind != ("evaluate" if stage == wire.EVALUATE else "train"):
                 raise ProtocolError(f"Stage {stage!r} does not belong in a {kind} message")
             return getattr(self, f"_{stage}")(message, record, context, call_next)  # type: ignore[no-any-return]
@@ -81,16 +93,20 @@ class SecureMod:
 
     # ------------------------------------------------------------------ stages
     def _hello(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
-        scheme, key_bits = str(record["scheme"]), int(record["key-bits"])  # type: ignore[arg-type]
+        scheme, key_bits = wire.text_of(record, "scheme"), wire.number_of(record, "key-bits")
         node = self._node(context, scheme)
+        nonce = wire.bytes_of(record, "nonce")["nonce"]
         keys, scheme_key = b"", b""
         if "authority" in node.me.roles:
             authority = node.authority(key_bits)
             public = authority.private.public
             keys, scheme_key = paillier_keys(public, authority.scheme_key(scheme)), public.fingerprint
+        party = canonical(node.me.party(scheme_key).to_dict())
+        card = Signed.make(hello(nonce, party, keys), node.me.keys.signing, key_domain(node.me.simulation))
         parts: dict[str, bytes | str | int] = {
-            "party": canonical(node.me.party(scheme_key).to_dict()),
+            "party": party,
             "keys": keys,
+            "signature": card.signature,
             "simulation": node.me.simulation,
             "partitions": node.partitions,
         }
@@ -104,19 +120,19 @@ class SecureMod:
         revealed = MetricRecord()
         if participant.must_train(ticket, wire.content_hash(message.content)):
             begin = time.monotonic()
-            reply = self._call_app(message, context, call_next, ticket.config.scheme)
+            reply = self._call_app(message, context, call_next, ticket.config)
             elapsed = int((time.monotonic() - begin) * 1000)
             if reply.has_error():
                 return reply
             metrics = dict(_only(reply.content.metric_records, "train reply"))
             new = _numpy(_only(reply.content.array_records, "train reply"))
-            weight_key = str(record["weight-key"])
+            check_clipping(mechanism_of(ticket.config), metrics.pop(CLIP_METRIC, None))
             layout = Layout.of(old, private=ticket.config.privacy is not None)
             trained = Trained(
                 layout,
                 update_of(ticket.config, layout, old, new),
-                _weight(metrics, weight_key),
-                {name: value for name, value in metrics.items() if name != weight_key},
+                _weight(metrics, self._weight_key),
+                {name: value for name, value in metrics.items() if name != self._weight_key},
                 elapsed,
             )
             participant.keep(ticket, trained)
@@ -145,15 +161,14 @@ class SecureMod:
         admit(ticket, node.me, node.pins, node.memory)
         if ticket.label.model != wire.content_hash(message.content):
             raise ProtocolError("The label commits to another model than the one that was sent to be evaluated")
-        weight_key = str(record["weight-key"])
-        reply = self._call_app(message, context, call_next, ticket.config.scheme)
+        reply = self._call_app(message, context, call_next, ticket.config)
         if reply.has_error() or ticket.config.privacy is None:
             return reply
         # Metrics travel in clear and are outside epsilon: only those that the task reveals may leave (S18).
         name, metrics = _named(reply.content.metric_records, "evaluate reply")
         kept = _revealed(dict(metrics), ticket)
-        if weight_key in metrics:
-            kept[weight_key] = metrics[weight_key]
+        if type(metrics.get(self._weight_key)) is int:  # a count; a list or a fraction could say anything
+            kept[self._weight_key] = metrics[self._weight_key]
         return Message(RecordDict({name: kept}), reply_to=message)
 
     # ------------------------------------------------------------------ helpers
@@ -175,11 +190,25 @@ class SecureMod:
             return self._examples or 0
         return int(self._examples(_shown(context, scheme)))
 
-    def _call_app(self, message: Message, context: Context, call_next: ClientAppCallable, scheme: str) -> Message:
+    def _call_app(
+        self, message: Message, context: Context, call_next: ClientAppCallable, config: TaskConfig
+    ) -> Message:
         """Call the app as if flbc were not there: no ``flbc`` record, and partitions of training nodes only."""
+        if config.codec["weight_key"] != self._weight_key:
+            raise ConfigError(
+                f"The strategy weighs by {config.codec['weight_key']!r}, this node by {self._weight_key!r}; "
+                "pass the same name to SecureMod(weight_key=...) and the strategy's weighted_by_key"
+            )
         del message.content[wire.RECORD]
-        shown = _shown(context, scheme)
-        reply = call_next(message, shown)
+        shown = _shown(context, config.scheme)
+        try:
+            reply = call_next(message, shown)
+        except Exception:
+            if config.privacy is None:
+                raise
+            # Flower sends an exception's text to the server, and with it whatever it quotes of a record (S18).
+            log(ERROR, "flbc: the app failed; the server is not told why", exc_info=True)
+            return Message(Error(wire.APP_FAILED, "The app failed; its node's log says why"), reply_to=message)
         context.state = shown.state
         return reply
 

@@ -38,6 +38,8 @@ def in_simulation(context: Context) -> bool:
     """
     if context.node_config.get("flbc-dev") is True:
         return True
+    if set(context.node_config) - {"partition-id", "num-partitions"}:
+        return False  # the engine sets these two and nothing else
     ray = sys.modules.get("ray")
     return bool(ray is not None and ray.is_initialized() and ray.get_runtime_context().get_actor_id())
 

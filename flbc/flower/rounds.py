@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from logging import WARNING
+from typing import Any
 
 from flwr.app import ArrayRecord, Message
 from flwr.common.logger import log
@@ -15,7 +18,7 @@ from ..codec.dense import count_metrics
 from ..crypto.signing import keccak256
 from ..errors import CiphertextError, CodecError, FlbcError, ProtocolError, VerificationError
 from ..node.authority import OpenRequest, check_opening, check_submissions, unpack_opening
-from ..node.participant import Reply
+from ..node.participant import MAX_WEIGHT, Reply
 from ..node.ticket import Ticket
 from ..roster import Party
 from ..round import NO_LEADER, Block, Signed, Submission
@@ -38,10 +41,11 @@ class AbandonedError(FlbcError):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A verified submission and its payload."""
+    """A verified submission, its payload, and the metrics the client revealed."""
 
     signed: Signed
     reply: Reply
+    clear: Mapping[str, Any]
 
 
 @dataclass
@@ -72,7 +76,9 @@ class SecureRound:
     begin: float
     timeout: float
 
-    def finish(self, replies: Mapping[int, Message]) -> tuple[OpenedUpdate, tuple[str, ...], RoundReport]:
+    def finish(
+        self, replies: Mapping[int, Message]
+    ) -> tuple[OpenedUpdate, tuple[str, ...], list[Mapping[str, Any]], RoundReport]:
         """Walk from the clients' replies to the decoded mean.
 
         Returns
@@ -80,6 +86,8 @@ class SecureRound:
         opened : OpenedUpdate
         metric_names : tuple of str
             Of the metrics inside the sum.
+        clear : list of mapping
+            Per accepted client, the metrics it revealed.
         report : RoundReport
 
         Raises
@@ -88,14 +96,10 @@ class SecureRound:
             Says why the round is abandoned. If it was opened before, it counts in epsilon all the same.
         """
         session, trained = self.session, time.monotonic()
-        accepted = self._collect(replies)
+        accepted, metric_names = self._agreeing(self._collect(replies))
         if len(accepted) < session.config.min_survivors:
             need = session.config.min_survivors
             raise AbandonedError(f"{len(accepted)} updates arrived, fewer than min_survivors = {need}")
-        names = {entry.reply.metric_names for entry in accepted.values()}
-        if len(names) != 1:
-            raise AbandonedError("the clients report different metrics; their names must agree")
-        metric_names = names.pop()
         begin = time.monotonic()
         hidden = self.combiner.combine({index: entry.reply.payload for index, entry in accepted.items()})
         submissions = tuple(accepted[index].signed for index in sorted(accepted))
@@ -117,7 +121,19 @@ class SecureRound:
             combine_seconds=combined - begin,
             open_seconds=done - combined,
         )
-        return opened, metric_names, report
+        return opened, metric_names, [entry.clear for entry in accepted.values()], report
+
+    def _agreeing(self, accepted: dict[int, Accepted]) -> tuple[dict[int, Accepted], tuple[str, ...]]:
+        """Keep the clients that report the metrics most report; their sums stand in the same coordinates."""
+        groups = Counter(entry.reply.metric_names for entry in accepted.values())
+        if not groups:
+            return {}, ()
+        names = groups.most_common(1)[0][0]
+        for index, entry in accepted.items():
+            if entry.reply.metric_names != names:
+                party = self.ticket.roster.parties[index].name
+                log(WARNING, "flbc: the reply of %s is left out: it reports other metrics than most", party)
+        return {i: entry for i, entry in accepted.items() if entry.reply.metric_names == names}, names
 
     def _collect(self, replies: Mapping[int, Message]) -> dict[int, Accepted]:
         """Verify replies, asking for another attempt where a client's weight does not fit the frame."""
@@ -150,15 +166,25 @@ class SecureRound:
             try:
                 reply = _read_reply(message)
                 if reply.submission is None:
-                    if not reply.size_class > self.ticket.frame.max_weight:
-                        raise ProtocolError("it asks for a size class that holds already")
-                    classes.append(reply.size_class)
+                    classes.append(self._size_class(reply.size_class))
                 else:
                     index = self._check(reply, reply.submission, name)
-                    accepted[index] = Accepted(reply.submission, reply)
+                    accepted[index] = Accepted(reply.submission, reply, self._clear(message))
             except (ProtocolError, VerificationError, CiphertextError, CodecError) as error:
                 log(WARNING, "flbc: the reply of %s is left out: %s", name, error)
         return accepted, classes
+
+    def _size_class(self, asked: float) -> float:
+        """Return a requested size class; :class:`ProtocolError` unless it is a power of two that is needed."""
+        if not self.ticket.frame.max_weight < asked <= MAX_WEIGHT or math.frexp(asked)[0] != 0.5:
+            raise ProtocolError("it asks for a size class that is none, or that holds already")
+        return asked
+
+    def _clear(self, message: Message) -> dict[str, Any]:
+        """Return the metrics that the task reveals; a client may not slip in others."""
+        records = message.content.metric_records.values()
+        allowed = self.session.config.reveal_metrics
+        return {name: value for record in records for name, value in record.items() if name in allowed}
 
     def _check(self, reply: Reply, signed: Signed, name: str) -> int:
         """Verify one reply of the party called ``name``; return its roster index."""

@@ -58,8 +58,6 @@ class Session:
     keys : bytes
         The scheme's keys, as clients get them.
     simulation : bool
-    weight_key : str
-        Name of the weight in a MetricRecord.
     frame : Frame
         Public numbers of the next attempt.
     task : bytes
@@ -78,7 +76,6 @@ class Session:
     mechanism: GaussianMechanism | None
     keys: bytes
     simulation: bool
-    weight_key: str
     frame: Frame
     task: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     parent: bytes = ZERO
@@ -115,7 +112,7 @@ class Session:
         """Return a copy of a train or evaluate message that carries the ticket."""
         # FedAvg puts one shared RecordDict in all messages: copy it before adding to it.
         content = RecordDict(dict(message.content))
-        content[wire.RECORD] = wire.stage_record(stage, {**ticket.to_wire(), "weight-key": self.weight_key})
+        content[wire.RECORD] = wire.stage_record(stage, ticket.to_wire())
         meta = message.metadata
         return Message(content, dst_node_id=meta.dst_node_id, message_type=meta.message_type, group_id=meta.group_id)
 
@@ -170,7 +167,7 @@ def open_session(
     config = TaskConfig(
         scheme=terms.scheme,
         mode=terms.mode,
-        codec=codec_terms(plan, mechanism),
+        codec=codec_terms(plan, mechanism, weight_key),
         privacy=None if mechanism is None else mechanism.to_dict(),
         rounds=rounds,
         min_survivors=terms.min_survivors,
@@ -181,7 +178,7 @@ def open_session(
         reveal_metrics=terms.reveal_metrics,
     )
     session = Session(
-        grid, directory, terms.helpers, config, plan, mechanism, helper.keys, helper.simulation, weight_key,
+        grid, directory, terms.helpers, config, plan, mechanism, helper.keys, helper.simulation,
         plan.first_frame(),
     )  # fmt: skip
     return session, rounds

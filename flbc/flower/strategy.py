@@ -67,6 +67,8 @@ class SecureStrategy(Strategy):
             raise ConfigError("stage_timeout and node_wait are seconds and must be positive")
         if isinstance(reveal_metrics, str):
             raise ConfigError(f"reveal_metrics must be a list of names, e.g. ({reveal_metrics!r},)")
+        if getattr(strategy, "weighted_by_key", None) in reveal_metrics:
+            raise ConfigError("reveal_metrics must not name the weight: with privacy all weights are public counts")
         if reveal_metrics and privacy is None:
             raise ConfigError(
                 "reveal_metrics belongs to privacy=Privacy(...); without it metrics are averaged as usual"
@@ -176,17 +178,16 @@ class SecureStrategy(Strategy):
             return None, None
         answers = self._training_grid.replies
         try:
-            opened, names, report = current.finish(answers)
+            opened, names, clear, report = current.finish(answers)
         except FlbcError as error:
             log(WARNING, "flbc: round %d is abandoned, the model is kept: %s", server_round, error)
             return None, self._spent(RoundReport(server_round)).metrics()
         begin = time.monotonic()
-        contents = [reply.content for reply in answers.values() if reply.has_content()]
         like = next(reply for reply in answers.values() if reply.has_content())
         keys = (self._key("arrayrecord_key", "arrays"), self._key("weighted_by_key", "num-examples"))
         gradient = self.privacy is not None and self.privacy.unit == "example"
         rate = -self.privacy.learning_rate if self.privacy is not None and gradient else 1.0
-        mean = pseudo_reply(like, current.arrays, opened, names, rate, keys, contents)
+        mean = pseudo_reply(like, current.arrays, opened, names, rate, keys, clear)
         arrays, metrics = self.strategy.aggregate_train(server_round, [mean])
         if arrays is not None:
             arrays = restore_dtypes(arrays, current.arrays)

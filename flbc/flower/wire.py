@@ -22,6 +22,8 @@ HELLO, TRAIN, REPROTECT, OPEN, EVALUATE = "hello", "train", "reprotect", "open",
 STAGES = (HELLO, TRAIN, REPROTECT, OPEN, EVALUATE)
 #: flwr.common.constant.ErrorCode.MOD_FAILED_PRECONDITION: the mod refuses.
 REFUSED = 6
+#: flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+APP_FAILED = 2
 PAYLOAD = "payload"
 PAYLOAD_STYPE = "flbc.payload"
 
@@ -41,6 +43,22 @@ def read_record(content: RecordDict) -> ConfigRecord | None:
     if record.get("stage") not in STAGES:
         raise ProtocolError("The message names a stage that this version of flbc does not know")
     return record
+
+
+def text_of(record: ConfigRecord, name: str) -> str:
+    """Return a text member; :class:`ProtocolError` if it is missing."""
+    value = record.get(name)
+    if not isinstance(value, str):
+        raise ProtocolError(f"The message lacks {name!r}")
+    return value
+
+
+def number_of(record: ConfigRecord, name: str) -> int:
+    """Return an integer member; :class:`ProtocolError` if it is missing."""
+    value = record.get(name)
+    if type(value) is not int:
+        raise ProtocolError(f"The message lacks the integer {name!r}")
+    return value
 
 
 def bytes_of(record: ConfigRecord, *names: str) -> dict[str, bytes]:
@@ -74,12 +92,12 @@ def content_hash(content: RecordDict) -> bytes:
         for record, group in content.array_records.items()
         for name, array in group.items()
     ]
-    config: dict[str, Json] = {
-        f"{record}/{key}": _plain(value)
-        for record, group in content.config_records.items()
+    config: list[Json] = [
+        [record, key, _plain(value)]
+        for record, group in sorted(content.config_records.items())
         if record != RECORD
-        for key, value in group.items()
-    }
+        for key, value in sorted(group.items())
+    ]
     return keccak256(canonical({"arrays": arrays, "config": config}))
 
 

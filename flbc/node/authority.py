@@ -128,8 +128,7 @@ class Authority:
             sigma = 0 if mechanism is None else round(mechanism.sigma * _MILLION)
             opening = Opening(block, keccak256(vector_to_bytes(total)), sigma, _micro_epsilon(mechanism, openings))
             signed = Signed.make(opening, self.me.keys.signing, label.domain)
-            answer = pack_opening(signed, total)
-            self.memory.keep_opening(label.task, label.round, answer)
+            answer = self.memory.keep_opening(label.task, label.round, pack_opening(signed, total))
         if not answer:
             raise OpeningRefusedError("This round is burnt: its sum was refused before")
         return unpack_opening(answer, spec.length)

@@ -16,6 +16,9 @@ from pathlib import Path
 from ..errors import AlreadyOpenedError, BudgetExhaustedError, StaleLabelError
 from ..round import RoundLabel
 
+#: Tasks whose last update a node keeps; older ones are deleted and overwritten.
+KEPT_TASKS = 3
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS task (task BLOB PRIMARY KEY, config BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS trained (
@@ -82,6 +85,12 @@ class NodeMemory:
         with self._transaction() as db:
             row = (label.task, label.round, label.model, result)
             db.execute("INSERT OR REPLACE INTO trained VALUES (?, ?, ?, ?)", row)
+            # Updates lie here in clear, so only those of the newest tasks do.
+            db.execute(
+                "DELETE FROM trained WHERE rowid NOT IN (SELECT rowid FROM trained ORDER BY rowid DESC LIMIT ?)",
+                (KEPT_TASKS,),
+            )
+            db.execute("DELETE FROM answered WHERE task NOT IN (SELECT task FROM trained)")
             db.execute("DELETE FROM answered WHERE task = ? AND round < ?", (label.task, label.round))
 
     # ------------------------------------------------------------------ submission (S9)
@@ -105,11 +114,13 @@ class NodeMemory:
             raise StaleLabelError(f"Round {last[0]}, attempt {last[1]} was answered before; labels must rise")
         return None
 
-    def keep_answer(self, label: RoundLabel, reply: bytes) -> None:
-        """Keep a signed reply before it is sent."""
+    def keep_answer(self, label: RoundLabel, reply: bytes) -> bytes:
+        """Keep a signed reply before it is sent; return the first one kept for this label, which alone may be sent."""
         with self._transaction() as db:
             row = (label.hash, label.task, label.round, label.attempt, reply)
-            db.execute("INSERT INTO answered VALUES (?, ?, ?, ?, ?)", row)
+            db.execute("INSERT OR IGNORE INTO answered VALUES (?, ?, ?, ?, ?)", row)
+            (kept,) = db.execute("SELECT reply FROM answered WHERE label = ?", (label.hash,)).fetchone()
+        return bytes(kept)
 
     # ------------------------------------------------------------------ opening (S8, S20)
     def reserve(
@@ -167,16 +178,24 @@ class NodeMemory:
             (count,) = db.execute("SELECT count(*) FROM opened WHERE task = ?", (task,)).fetchone()
         return int(count)
 
-    def keep_opening(self, task: bytes, round_: int, answer: bytes) -> None:
-        """Keep the answer (empty: refused) before it is sent."""
+    def keep_opening(self, task: bytes, round_: int, answer: bytes) -> bytes:
+        """Keep the answer (empty: refused) before it is sent, and return the one that counts.
+
+        Requests for one block that run at once each draw their own noise; the first answer kept is everybody's, or
+        averaging over the answers would remove the noise.
+        """
         with self._transaction() as db:
-            db.execute("UPDATE opened SET answer = ? WHERE task = ? AND round = ?", (answer, task, round_))
+            place = (task, round_)
+            db.execute("UPDATE opened SET answer = ? WHERE task = ? AND round = ? AND answer IS NULL", (answer, *place))
+            (kept,) = db.execute("SELECT answer FROM opened WHERE task = ? AND round = ?", place).fetchone()
+        return bytes(kept)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
         try:
             db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA secure_delete = ON")
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")

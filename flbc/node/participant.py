@@ -29,6 +29,11 @@ from .pins import Pins
 from .terms import mechanism_of, sum_spec, vector_plan
 from .ticket import Ticket, admit, check_keys
 
+#: Metric in which an app of the example unit says to which norm it clipped.
+CLIP_METRIC = "clip-norm"
+#: Fixed point (flbc.codec.exact) holds weights below this.
+MAX_WEIGHT = 2**28
+
 Metrics = Mapping[str, float | Sequence[float]]
 
 
@@ -162,14 +167,14 @@ class Participant:
         CodecError
             If the weight is not a finite number >= 0, or exceeds the declared number of examples.
         """
-        if not (math.isfinite(trained.weight) and trained.weight >= 0):
-            raise CodecError("The weight (num-examples) must be a finite number >= 0")
+        if not 0 <= trained.weight < MAX_WEIGHT:
+            raise CodecError(f"The weight (num-examples) must be a number from 0 to below {MAX_WEIGHT:,}")
         mechanism = mechanism_of(ticket.config)
         if mechanism is not None and mechanism.unit == "example":
             declared = ticket.roster.parties[ticket.roster.index(self.me.name)].examples
             if trained.weight > declared:
                 raise CodecError(
-                    f"Trained on {trained.weight:g} examples, but {declared} are declared; declare the size of the "
+                    f"Trained on more than the {declared} examples that are declared; declare the size of the "
                     "training set with SecureMod(examples=...) or `examples` in the roster"
                 )
         self.memory.keep_trained(ticket.label, trained.to_bytes())
@@ -179,8 +184,7 @@ class Participant:
         index = self._admit(ticket)
         stored = self.memory.answered(ticket.label)
         if stored is not None:
-            size = int.from_bytes(stored[:4], "big")
-            return Reply.parse(stored[4 : 4 + size], stored[4 + size :])
+            return _unpack_reply(stored)
         kept = self.memory.trained(ticket.label)
         if kept is None:
             raise ProtocolError(f"This node has no update for round {ticket.label.round}; it lost it or never trained")
@@ -188,7 +192,7 @@ class Participant:
         limit, declared = ticket.frame.max_weight, ticket.config.codec["max_examples"]
         if ticket.config.privacy is None and trained.weight > limit:
             if declared is not None:
-                raise CodecError(f"The weight {trained.weight:g} exceeds Codec(max_examples={declared:g}); raise it")
+                raise CodecError(f"The weight exceeds Codec(max_examples={declared:g}); raise it")
             return Reply(None, size_class=2.0 ** math.ceil(math.log2(trained.weight)))
         if ticket.config.privacy is None and limit == 0:  # weight 0, and nobody knows the others' yet
             return Reply(None, size_class=1.0)
@@ -200,8 +204,9 @@ class Participant:
         signed = Signed.make(submission, self.me.keys.signing, ticket.label.domain)
         reply = Reply(signed, payload, encoded.metric_names)
         header = reply.header()
-        self.memory.keep_answer(ticket.label, len(header).to_bytes(4, "big") + header + payload)
-        return reply
+        return _unpack_reply(
+            self.memory.keep_answer(ticket.label, len(header).to_bytes(4, "big") + header + reply.payload)
+        )
 
     def _admit(self, ticket: Ticket) -> int:
         return admit(ticket, self.me, self.pins, self.memory)
@@ -227,6 +232,29 @@ class Participant:
         return PaillierProtector(public, sum_spec(ticket.config), authority, self.me.keys.encryption)
 
 
+def check_clipping(mechanism: GaussianMechanism | None, clip_norm: object) -> None:
+    """Raise unless an app of the example unit says that it clipped to the task's norm.
+
+    The node cannot see how a gradient sum was made. So the app has to say which norm it used: an app that was told
+    another one, or that trained without clipping at all, is caught before anything is sent.
+
+    Raises
+    ------
+    PolicyError
+        Says what to add to the train reply.
+    """
+    if mechanism is not None and mechanism.unit == "example" and clip_norm != mechanism.clip_norm:
+        raise PolicyError(
+            f"With Privacy(unit='example') the train reply's MetricRecord must say the norm that was used: "
+            f'"{CLIP_METRIC}": {mechanism.clip_norm!r} (it stays on the node)'
+        )
+
+
+def _unpack_reply(stored: bytes) -> Reply:
+    size = int.from_bytes(stored[:4], "big")
+    return Reply.parse(stored[4 : 4 + size], stored[4 + size :])
+
+
 def update_of(config: TaskConfig, layout: Layout, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Turn what a training function returned into what is summed.
 
@@ -250,8 +278,10 @@ def update_of(config: TaskConfig, layout: Layout, old: Mapping[str, Any], new: M
     """
     mechanism: GaussianMechanism | None = mechanism_of(config)
     if mechanism is not None and mechanism.unit == "example":
-        layout.check(new, what="clipped gradient sum", partial=True)
-        return {name: np.asarray(array, np.float64) for name, array in new.items()}
+        # A record may not decide whether an error is raised: what is not finite counts as zero (S19).
+        finite = {name: np.nan_to_num(np.asarray(a, np.float64), posinf=0.0, neginf=0.0) for name, a in new.items()}
+        layout.check(finite, what="clipped gradient sum", partial=True)
+        return finite
     layout.check(new)
     update = {}
     for tensor in layout.tensors:

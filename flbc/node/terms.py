@@ -10,13 +10,16 @@ from ..privacy.mechanism import GaussianMechanism
 from ..schemes import SumSpec
 from ..task import TaskConfig
 
-_EXTRA = ("layout", "length", "max_abs")
+_EXTRA = ("layout", "length", "max_abs", "weight_key")
 
 
-def codec_terms(plan: VectorPlan, mechanism: GaussianMechanism | None) -> dict[str, Any]:
+def codec_terms(
+    plan: VectorPlan, mechanism: GaussianMechanism | None, weight_key: str = "num-examples"
+) -> dict[str, Any]:
     """Return the codec part of a task configuration: settings, and what nodes without the model must know."""
     max_abs = plan.codec.max_abs if mechanism is None else mechanism.max_abs
-    return {**plan.codec.to_dict(), "layout": plan.layout.hash.hex(), "length": plan.length, "max_abs": max_abs}
+    fixed = {"layout": plan.layout.hash.hex(), "length": plan.length, "max_abs": max_abs, "weight_key": weight_key}
+    return {**plan.codec.to_dict(), **fixed}
 
 
 def mechanism_of(config: TaskConfig) -> GaussianMechanism | None:

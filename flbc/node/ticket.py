@@ -13,7 +13,7 @@ from ..crypto.signing import keccak256
 from ..encoding import canonical, parse, unhex
 from ..errors import PolicyError, ProtocolError, RosterError, SignatureError
 from ..roster import Party, Roster
-from ..round import NO_HUB, RoundLabel, SchemeKey, Signed, domain
+from ..round import NO_HUB, Hello, RoundLabel, SchemeKey, Signed, domain
 from ..task import TaskConfig
 from .identity import Identity
 from .memory import NodeMemory
@@ -112,11 +112,20 @@ def admit(ticket: Ticket, me: Identity, pins: Pins, memory: NodeMemory) -> int:
         raise RosterError("The roster lists this node with keys, roles or a number of examples that are not its own")
     pins.check_roster(ticket.roster)
     pins.policy.check(ticket.config)
+    if ticket.config.mode != "authority":
+        raise ProtocolError("This version of flbc knows no other mode of opening than 'authority'")
     sum_spec(ticket.config)  # refuses a configuration that contradicts itself
     if ticket.label.round < 1:
         raise ProtocolError("Rounds count from 1")
     memory.agree(ticket.label.task, ticket.config.hash)
     return index
+
+
+def hello(nonce: bytes, party: bytes, keys: bytes) -> Hello:
+    """Return what a node signs to say who it is, to a server that sent ``nonce``."""
+    if len(nonce) != 32:
+        raise ProtocolError("The nonce of a hello must have 32 bytes")
+    return Hello(nonce, keccak256(party), keccak256(keys))
 
 
 def key_domain(simulation: bool) -> Domain:

@@ -79,5 +79,5 @@ def require_delta(delta: float) -> None:
 
 def require_count(name: str, value: int, hint: str = "at least 1") -> None:
     """Refuse anything but an int of 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**48:
         raise PrivacyConfigError(f"{name} is {value!r}: pass an integer, {hint}")

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import secrets
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from flwr.app import ConfigRecord, RecordDict
 
 from flbc.codec import Frame
 from flbc.crypto.signing import keccak256
 from flbc.errors import FlbcError, OpeningRefusedError, ProtocolError, StaleLabelError, VerificationError
+from flbc.flower.wire import content_hash
+from flbc.node.memory import KEPT_TASKS
 from tests.support.parties import HOSPITALS
 
 
@@ -109,3 +116,40 @@ def test_payload_of_another_round_is_not_opened(consortium: Any) -> None:
     )
     with pytest.raises(OpeningRefusedError, match="burnt"):
         c.authority().open(ticket, c.request(ticket, fresh, hidden=hidden))
+
+
+def test_submitting_at_once_gives_one_submission(consortium: Any) -> None:
+    c = consortium()
+    ticket = c.ticket()
+    node = c.participant("hungary")
+    node.must_train(ticket, ticket.label.model)
+    node.keep(ticket, c.update("hungary"))
+    with ThreadPoolExecutor(4) as pool:
+        replies = list(pool.map(lambda _: c.participant("hungary").submit(ticket), range(4)))
+    assert len({reply.payload for reply in replies}) == 1
+
+
+def test_only_the_newest_tasks_updates_stay_on_disk(consortium: Any) -> None:
+    c = consortium()
+    for _ in range(6):
+        c.task = secrets.token_bytes(32)
+        c.train("hungary", c.ticket())
+    with closing(sqlite3.connect(c.folder / "hungary" / "memory.sqlite")) as db:
+        assert db.execute("SELECT count(*) FROM trained").fetchone() == (KEPT_TASKS,)
+        assert db.execute("SELECT count(*) FROM answered").fetchone() == (KEPT_TASKS,)
+
+
+@pytest.mark.parametrize("records", [({"a": {"b/c": 1}, "a/b": {"c": 2}}, {"a": {"b/c": 2}, "a/b": {"c": 1}})])
+def test_the_model_hash_covers_every_config_value(records: Any) -> None:
+    hashes = {
+        content_hash(RecordDict({name: ConfigRecord(values) for name, values in content.items()}))
+        for content in records
+    }
+    assert len(hashes) == 2
+
+
+def test_another_mode_of_opening_is_refused(consortium: Any) -> None:
+    c = consortium()
+    ticket = c.ticket(config=replace(c.config, mode="leader"))
+    with pytest.raises(ProtocolError, match="no other mode"):
+        c.participant("hungary").must_train(ticket, ticket.label.model)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import secrets
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from flbc.node import authority as authority_module
 from flbc.node.authority import check_opening
 from flbc.privacy import Privacy
 from flbc.privacy.mechanism import plan
+from flbc.privacy.noise import rounded_gaussian
 from tests.support.parties import HOSPITALS, KEY_BITS, Consortium
 
 
@@ -207,3 +209,25 @@ def _try_open(c: Consortium, ticket: Any, request: Any) -> str:
     except OpeningRefusedError as error:
         return type(error).__name__
     return "opened"
+
+
+def test_one_block_asked_for_by_many_at_once_has_one_answer(consortium: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise each request would draw its own noise, and averaging the answers would remove it."""
+    mechanism = plan(Privacy(epsilon=1.0, unit="example"), dimension=6, rounds=1, max_examples=50)
+    c = consortium(mechanism=mechanism, rounds=1)
+    ticket = c.ticket()
+    request = c.request(ticket, c.train_all(ticket))
+    together, draws = threading.Barrier(4), []
+
+    def noise(count: int, sigma: float) -> Any:
+        drawn = rounded_gaussian(count, sigma)
+        draws.append(tuple(drawn.tolist()))
+        together.wait(timeout=20)  # all four have reserved, none has answered
+        return drawn
+
+    monkeypatch.setattr(authority_module, "rounded_gaussian", noise)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: c.authority().open(ticket, request), range(4)))
+    assert len(set(draws)) == 4
+    assert len({tuple(total.tolist()) for _, total in answers}) == 1
+    assert len({signed.signature for signed, _ in answers}) == 1

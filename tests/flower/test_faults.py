@@ -10,6 +10,7 @@ from flwr.app import Context, Error, Message
 from flwr.serverapp.strategy import FedAvg
 
 from flbc import ConfigError, TooFewNodesError
+from flbc.encoding import canonical
 from flbc.flower import wire
 from flbc.flower.node import Node
 from tests.flower.conftest import run, secure
@@ -217,3 +218,80 @@ def test_different_messages_for_different_clients_are_refused(grid: Any) -> None
 
     with pytest.raises(ConfigError, match="one label must cover all"):
         run(secure(Personal(), assume_mean_based=True), grid())
+
+
+# ---------------------------------------------------------------------- one dishonest client
+def _hello(change: Any) -> Any:
+    def tamper(message: Message) -> Message:
+        if stage_of(message) == wire.HELLO and message.metadata.src_node_id == FIRST_NODE:
+            change(message.content["flbc"])
+        return message
+
+    return tamper
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.pop("simulation"),
+        lambda record: record.update({"partitions": "x"}),
+        lambda record: record.update({"partitions": 10**9}),
+        lambda record: record.update({"simulation": 1}),
+        lambda record: record.update({"signature": bytes(65)}),
+        lambda record: record.update({"party": b"{}"}),
+    ],
+)
+def test_a_client_that_answers_hello_badly_is_left_out(change: Any, grid: Any, caplog: Any) -> None:
+    result = run(secure(), grid(reply=_hello(change)))
+    assert "node 100 is left out" in caplog.text
+    np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([1, 2, 3]), atol=1e-3)
+
+
+def test_a_client_cannot_say_that_it_is_another(grid: Any, caplog: Any) -> None:
+    """The card is signed over the server's nonce: a recorded one is void."""
+    seen: dict[int, Any] = {}
+
+    def replay(message: Message) -> Message:
+        if stage_of(message) == wire.HELLO:
+            seen[message.metadata.src_node_id] = dict(message.content["flbc"])
+            if message.metadata.src_node_id == FIRST_NODE + 1:
+                message.content["flbc"].update(seen[FIRST_NODE])
+                message.content["flbc"]["signature"] = seen[FIRST_NODE + 1]["signature"]
+        return message
+
+    result = run(secure(), grid(reply=replay))
+    assert "node 101 is left out" in caplog.text
+    np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([0, 2, 3]), atol=1e-3)
+
+
+@pytest.mark.parametrize("asked", [2.0**60, 1e308, 3.0, -1.0])
+def test_a_size_class_that_is_none_is_refused(asked: float, grid: Any, caplog: Any) -> None:
+    def inflate(message: Message) -> Message:
+        if stage_of(message) == wire.TRAIN and message.metadata.src_node_id == FIRST_NODE:
+            header = {"submission": None, "metrics": [], "size_class": asked}
+            message.content["flbc"]["reply"] = canonical(header)
+        return message
+
+    result = run(secure(), grid(reply=inflate))
+    assert "asks for a size class that is none" in caplog.text
+    np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([1, 2, 3]), atol=1e-3)
+
+
+def test_a_client_with_other_metrics_is_left_out_and_named(grid: Any, caplog: Any) -> None:
+    def train(message: Message, context: Context) -> Message:
+        answer = default_train(message, context)
+        if context.node_config["partition-id"] == 2:
+            answer.content["metrics"]["more"] = 1.0
+        return answer
+
+    result = run(secure(), grid(make_app(train)))
+    assert "the reply of node-2 is left out: it reports other metrics than most" in caplog.text
+    np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([0, 1, 3]), atol=1e-3)
+
+
+@pytest.mark.parametrize("missing", ["scheme", "key-bits", "nonce"])
+def test_a_malformed_hello_is_refused_with_code_6(missing: str, grid: Any) -> None:
+    parts = {"scheme": "paillier", "key-bits": 2048, "nonce": bytes(32)}
+    del parts[missing]
+    (answer,) = grid().send_and_receive([wire.request(wire.HELLO, parts, FIRST_NODE, 0)])
+    assert answer.error.code == 6

@@ -230,7 +230,9 @@ def test_missing_weight_is_named(grid: Any, caplog: Any) -> None:
 
 
 def test_negative_weight_is_refused(grid: Any, caplog: Any) -> None:
-    _abandoned(grid, lambda a, m: _set(m, **{"num-examples": -3}), "finite number >= 0", caplog)
+    _abandoned(
+        grid, lambda a, m: _set(m, **{"num-examples": -3}), "must be a number from 0 to below 268,435,456", caplog
+    )
 
 
 def test_two_array_records_are_a_named_error(grid: Any, caplog: Any) -> None:

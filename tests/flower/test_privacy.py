@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Context, Message
+from flwr.serverapp.exception import InconsistentMessageReplies
+from flwr.serverapp.strategy import FedAvg
 
 from flbc import Codec, ConfigError, Privacy
 from flbc.flower import wire
@@ -19,7 +21,9 @@ WEIGHTS = {"w": np.zeros(8, np.float32), "bn.running_mean": np.full(2, 5.0, np.f
 
 def gradient_app(examples: int = 50, declared: Any = 50, size: float = 1.0, **extra: Any) -> Any:
     def train(message: Message, context: Context) -> Message:
-        return reply(message, {"w": np.full(8, size)}, {"num-examples": examples, "loss": 0.7, **extra})
+        return reply(
+            message, {"w": np.full(8, size)}, {"num-examples": examples, "loss": 0.7, "clip-norm": 1.0, **extra}
+        )
 
     return make_app(train, examples=declared)
 
@@ -63,7 +67,7 @@ def test_noise_has_the_promised_size_and_buffers_stay(grid: Any) -> None:
     def train(message: Message, context: Context) -> Message:
         arrays = {"w": np.full(dimension, 0.25), "bn.running_mean": np.full(2, 99.0)}
         arrays.pop("bn.running_mean")
-        return reply(message, arrays, {"num-examples": 50})
+        return reply(message, arrays, {"num-examples": 50, "clip-norm": 1.0})
 
     got = numpy_of(run(secure(privacy=private(epsilon=2.0)), grid(make_app(train, examples=50)), 1, model).arrays)
     mechanism = plan(private(epsilon=2.0), dimension=dimension, rounds=1, max_examples=50)
@@ -116,7 +120,7 @@ def test_no_weight_no_metric_no_name_of_a_metric_leaves(grid: Any) -> None:
 
 def test_more_examples_than_declared_is_an_error(grid: Any, caplog: Any) -> None:
     result = run(secure(privacy=private()), grid(gradient_app(examples=51)), 1, WEIGHTS)
-    assert "Trained on 51 examples, but 50 are declared" in caplog.text
+    assert "Trained on more than the 50 examples that are declared" in caplog.text
     assert not result.arrays
 
 
@@ -146,3 +150,94 @@ def test_frozen_parameters_may_be_absent_from_the_gradient(grid: Any) -> None:
     model = {**WEIGHTS, "frozen.weight": np.ones(3, np.float32)}
     got = numpy_of(run(secure(privacy=private(epsilon=100.0)), grid(gradient_app()), 1, model).arrays)
     assert np.abs(got["frozen.weight"] - 1).max() < 0.5
+
+
+@pytest.mark.parametrize("said", [None, 2.0, "1.0"])
+def test_an_app_that_did_not_clip_to_the_tasks_norm_sends_nothing(said: Any, grid: Any, caplog: Any) -> None:
+    """A server may tell the app another unit or norm through run-config; the node compares before it sends."""
+
+    def train(message: Message, context: Context) -> Message:
+        metrics = {"num-examples": 50} | ({} if said is None else {"clip-norm": said})
+        if isinstance(said, str):
+            metrics["clip-norm"] = [1.0]
+        return reply(message, {"w": np.ones(8)}, metrics)
+
+    result = run(secure(privacy=private()), grid(make_app(train, examples=50)), 1, WEIGHTS)
+    assert '"clip-norm": 1.0 (it stays on the node)' in caplog.text
+    assert not result.arrays
+
+
+def test_the_clip_norm_stays_on_the_node(grid: Any) -> None:
+    g = grid(gradient_app())
+    run(secure(privacy=private(), reveal_metrics=["clip-norm"]), g, 1, WEIGHTS)
+    assert all("clip-norm" not in metrics for m in g.received for metrics in m.content.metric_records.values())
+
+
+def test_evaluation_does_not_let_the_server_choose_what_counts_as_weight(grid: Any) -> None:
+    """The server once named the weight itself, and so read any metric, lists included."""
+
+    def evaluate(message: Message, context: Context) -> Message:
+        return reply(message, None, {"num-examples": [0.1, 2.5], "per-patient": [0.1, 2.5, 0.3]})
+
+    g = grid(make_app(gradient_app_train, evaluate, examples=50))
+    strategy = secure(FedAvg(weighted_by_key="per-patient"), privacy=private())
+    run(strategy, g, 1, WEIGHTS)
+    refusals = [m.error for m in g.received if m.has_error()]
+    assert refusals
+    assert all(error.code == 6 and "SecureMod(weight_key" in error.reason for error in refusals)
+    g = grid(make_app(gradient_app_train, evaluate, examples=50), run_id=2)
+    with pytest.raises(InconsistentMessageReplies):  # nothing is left to weigh by
+        run(secure(privacy=private()), g, 1, WEIGHTS)
+    assert not any(dict(r) for m in g.received if m.has_content() for r in m.content.metric_records.values())
+
+
+def gradient_app_train(message: Message, context: Context) -> Message:
+    return reply(message, {"w": np.ones(8)}, {"num-examples": 50, "clip-norm": 1.0})
+
+
+def test_an_exceptions_text_stays_on_the_node(grid: Any, caplog: Any) -> None:
+    def train(message: Message, context: Context) -> Message:
+        raise ValueError("bad row: Doe, John")
+
+    g = grid(make_app(train, examples=50))
+    run(secure(privacy=private()), g, 1, WEIGHTS)
+    reasons = [m.error.reason for m in g.received if m.has_error()]
+    assert len(reasons) == 4
+    assert all("Doe" not in reason for reason in reasons)
+    assert "Doe, John" in caplog.text, "but the node's own log says why"
+
+
+def test_non_finite_gradients_count_as_zero(grid: Any) -> None:
+    """S19: a record does not decide whether an error is raised."""
+
+    def train(message: Message, context: Context) -> Message:
+        broken = context.node_config["partition-id"] == 0
+        return reply(message, {"w": np.full(8, np.nan if broken else 1.0)}, {"num-examples": 50, "clip-norm": 1.0})
+
+    result = run(secure(privacy=private()), grid(make_app(train, examples=50)), 1, WEIGHTS)
+    assert result.train_metrics_clientapp[1]["flbc-survivors"] == 4
+    assert np.isfinite(numpy_of(result.arrays)["w"]).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0, 1e9])
+def test_a_client_cannot_spoil_the_run_through_clear_metrics(value: float, grid: Any) -> None:
+    """Neither by a weight in clear, nor by a metric that the task does not reveal, nor by one that is not finite."""
+
+    def slip_in(message: Message) -> Message:
+        mine = message.has_content() and message.metadata.src_node_id == 100
+        if mine and wire.PAYLOAD in message.content and "metrics" in message.content:
+            for name in ("num-examples", "flbc-epsilon", "loss", "hidden"):
+                message.content["metrics"][name] = value
+        return message
+
+    result = run(secure(privacy=private(), reveal_metrics=["loss"]), grid(gradient_app(), reply=slip_in), 1, WEIGHTS)
+    got = result.train_metrics_clientapp[1]
+    assert np.isfinite(numpy_of(result.arrays)["w"]).all()
+    assert "hidden" not in got
+    assert got["flbc-epsilon"] == pytest.approx(1.0)
+    assert ("loss" in got) == np.isfinite(value)
+
+
+def test_the_weight_is_no_metric_to_reveal() -> None:
+    with pytest.raises(ConfigError, match="must not name the weight"):
+        secure(privacy=private(), reveal_metrics=["num-examples"])

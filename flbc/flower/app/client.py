@@ -51,6 +51,8 @@ def train(message: Message, context: Context) -> Message:
         arrays = {name: value.detach().numpy() for name, value in model.state_dict().items()}
     record = ArrayRecord({name: Array(np.asarray(value)) for name, value in arrays.items()})
     metrics = MetricRecord({"num-examples": len(data.train_y)})
+    if settings.privacy_unit == "example":
+        metrics["clip-norm"] = settings.clip_norm  # SecureMod compares it with the task's; it stays here
     return Message(RecordDict({"arrays": record, "metrics": metrics}), reply_to=message)
 
 
