@@ -11,6 +11,7 @@ markdown table (mean ± standard deviation over folds and repeats) and, with ``-
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,13 @@ import numpy as np
 
 from flbc.demo.baselines import Result, Settings, alone, fedavg, fold_data, local_noise, mechanism, noise_at_opener
 from flbc.demo.heart import HOSPITALS, Split
+from flbc.demo.logistic import scores
 
 Data = dict[str, Split]
 SHORT = {"cleveland": "Cleveland", "hungary": "Hungary", "va-long-beach": "Long Beach", "switzerland": "Switzerland"}
 DELTA = 1e-5
+MIN_AGREEMENT = 0.995
+"""Share of predictions that encryption without noise must leave as plain FedAvg has them."""
 COLORS = {
     "plain FedAvg": "#222222",
     "encrypted, no noise": "#e0a030",
@@ -83,6 +87,16 @@ def table(results: dict[str, list[Result]]) -> str:
     return "\n".join(lines)
 
 
+def agreement(results: dict[str, list[Result]], folds: int, total_folds: int = 5) -> float:
+    """Share of held-out patients whom the encrypted model and plain FedAvg diagnose alike."""
+    alike = []
+    for fold in range(folds):
+        x = np.vstack([s.test_x for s in fold_data(fold, total_folds).values()])
+        plain, hidden = (results[name][fold].weights for name in ("plain FedAvg", "encrypted, no noise"))
+        alike.append((scores(x, plain) > 0) == (scores(x, hidden) > 0))
+    return float(np.concatenate(alike).mean())
+
+
 def plot(results: dict[str, list[Result]], path: str) -> None:
     import matplotlib as mpl
 
@@ -139,6 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f" ε = 1 reads ε = {noise.replace_one_epsilon_after(noise.rounds):.2f}."
         f" Took {time.perf_counter() - start:.0f} s."
     )
+    if not options.no_encrypted:
+        same = agreement(results, folds)
+        print(f"Encrypted without noise and plain FedAvg give the same diagnosis for {same:.2%} of the test patients.")
+        if same < MIN_AGREEMENT:
+            sys.exit(f"fewer than {MIN_AGREEMENT:.1%}: encryption changed the model")
     if options.plot:
         plot(results, options.plot)
         print(f"Plot: {options.plot}")
