@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from ..codec import OpenedUpdate
-from ..codec.dense import unflatten_metrics
+from ..codec.metrics import unflatten_metrics
 
 
 def apply_mean(arrays: ArrayRecord, mean: dict[str, NDArray[np.float64]], rate: float) -> ArrayRecord:

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, Message
 from flwr.common.logger import log
 
 from ..codec import OpenedUpdate
-from ..codec.dense import count_metrics
+from ..codec.metrics import count_metrics
 from ..crypto.signing import keccak256
 from ..errors import CiphertextError, CodecError, FlbcError, ProtocolError, VerificationError
 from ..node.authority import OpenRequest, check_opening, check_submissions, unpack_opening

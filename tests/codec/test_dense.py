@@ -6,13 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flbc.codec import Codec, Frame, Layout, OpenedUpdate, VectorPlan, exact
-from flbc.codec.dense import (
-    count_metrics,
-    flatten_metrics,
-    metric_sizes,
-    round_stochastic,
-    unflatten_metrics,
-)
+from flbc.codec.dense import round_stochastic
+from flbc.codec.metrics import count_metrics, flatten_metrics, metric_sizes, unflatten_metrics
 from flbc.codec.ranges import BEYOND, LARGEST, MARKS, SMALLEST
 from flbc.errors import CodecError, ConfigError, FlbcError, NonFiniteError, ProtocolError
 
