@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 from .crypto.eip712 import Domain, hash_struct, typed_digest
 from .crypto.signing import SigningKey, keccak256, verify
@@ -244,9 +244,6 @@ class Hello(Struct):
     keys: bytes
 
     MEMBERS: ClassVar[_Members] = (("bytes32", "nonce"), ("bytes32", "party"), ("bytes32", "keys"))
-
-
-AnyStruct = TypeVar("AnyStruct", bound=Struct)
 
 
 @dataclass(frozen=True, slots=True)

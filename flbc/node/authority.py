@@ -118,20 +118,26 @@ class Authority:
         limit = self.pins.policy.max_total_epsilon
         answer, openings = self.memory.reserve(label.task, label.round, block, price, limit)
         if answer is None:
+            opener = PaillierOpener(self.private, spec, self.me.keys.encryption)
+            noise = None if mechanism is None else (lambda count: rounded_gaussian(count, mechanism.sigma))
             try:
-                opener = PaillierOpener(self.private, spec, self.me.keys.encryption)
-                noise = None if mechanism is None else (lambda count: rounded_gaussian(count, mechanism.sigma))
                 total = opener.open(request.hidden, label.hash, survivors, noise)
+                mine = self._sign(ticket, block, mechanism, total, openings)
             except OpeningRefusedError:
-                self.memory.keep_opening(label.task, label.round, b"")
-                raise
-            sigma = 0 if mechanism is None else round(mechanism.sigma * _MILLION)
-            opening = Opening(block, keccak256(vector_to_bytes(total)), sigma, _micro_epsilon(mechanism, openings))
-            signed = Signed.make(opening, self.me.keys.signing, label.domain)
-            answer = self.memory.keep_opening(label.task, label.round, pack_opening(signed, total))
+                mine = b""
+            # Only the answer that was kept first may leave: a refusal, too, depends on the noise that was drawn.
+            answer = self.memory.keep_opening(label.task, label.round, mine)
         if not answer:
-            raise OpeningRefusedError("This round is burnt: its sum was refused before")
+            raise OpeningRefusedError("This is not the sum of exactly these survivors; the round is burnt")
         return unpack_opening(answer, spec.length)
+
+    def _sign(
+        self, ticket: Ticket, block: bytes, mechanism: GaussianMechanism | None, total: IntVector, openings: int
+    ) -> bytes:
+        """Return the signed opening and the sum, encoded."""
+        sigma = 0 if mechanism is None else round(mechanism.sigma * _MILLION)
+        opening = Opening(block, keccak256(vector_to_bytes(total)), sigma, _micro_epsilon(mechanism, openings))
+        return pack_opening(Signed.make(opening, self.me.keys.signing, ticket.label.domain), total)
 
     def _survivors(self, ticket: Ticket, request: OpenRequest) -> list[Contribution]:
         """Check block and submissions; return what the scheme must know of each survivor."""

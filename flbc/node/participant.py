@@ -6,7 +6,7 @@ import io
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,6 @@ from .ticket import Ticket, admit, check_keys
 CLIP_METRIC = "clip-norm"
 #: Fixed point (flbc.codec.exact) holds weights below this.
 MAX_WEIGHT = 2**28
-
-Metrics = Mapping[str, float | Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
