@@ -17,12 +17,18 @@
     │   ├── StaleLabelError                  task, round, attempt or model is not the current one
     │   └── PlaintextRefusedError            a train or evaluate message came without a ticket
     ├── VerificationError (ValueError)      a signature, hash or tag does not verify
-    │   └── SignatureError
+    │   ├── SignatureError
+    │   └── AuditError                       a record on the ledger does not verify
     ├── CiphertextError (ValueError)        a ciphertext or public key is outside its group
     ├── SensitivityError (ValueError)       an update exceeds what the noise was sized for
     ├── OpeningRefusedError (PermissionError)  the opener will not open this sum
     │   ├── AlreadyOpenedError               another block of this round was opened before
     │   └── BudgetExhaustedError             opening would spend more epsilon than agreed
+    ├── LedgerError (RuntimeError)          a chain, contract or record is not as it has to be
+    │   ├── RevertedError                    a contract refused a call
+    │   ├── ChainUnavailableError (ConnectionError)  the chain's node does not answer
+    │   ├── ChainBusyError                   another process uses the chain file or the account
+    │   └── ChainResetError                  the node serves another chain than the records'
     ├── TooFewNodesError (TimeoutError)     the nodes a strategy needs did not appear
     └── DependencyError (ImportError)       an optional package is missing
 
@@ -123,3 +129,42 @@ class TooFewNodesError(FlbcError, TimeoutError):
 
 class DependencyError(FlbcError, ImportError):
     """An optional package is needed for this and is not installed."""
+
+
+class LedgerError(FlbcError, RuntimeError):
+    """The chain, a contract or a record is not as it has to be."""
+
+
+class RevertedError(LedgerError):
+    """A contract refused a call.
+
+    Parameters
+    ----------
+    name : str
+        Name of the contract's error, e.g. ``"NoQuorum"``; the raw data in hexadecimal when it is unknown.
+    arguments : dict
+        The error's arguments by name.
+    hint : str (default: "")
+        What to do.
+    """
+
+    def __init__(self, name: str, arguments: dict[str, object] | None = None, hint: str = "") -> None:
+        self.name, self.arguments = name, arguments or {}
+        shown = ", ".join(f"{key} = {value}" for key, value in self.arguments.items())
+        super().__init__(f"The contract refused: {name}({shown})" + (f". {hint}" if hint else ""))
+
+
+class ChainUnavailableError(LedgerError, ConnectionError):
+    """The chain's node does not answer."""
+
+
+class ChainBusyError(LedgerError):
+    """Another process uses the embedded chain or the sending account."""
+
+
+class ChainResetError(LedgerError):
+    """The node serves another chain than the one that the records are on."""
+
+
+class AuditError(VerificationError):
+    """A record does not verify."""

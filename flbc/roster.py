@@ -14,6 +14,8 @@ from .errors import ProtocolError, RosterError
 
 TRAIN_ROLE = "hospital"
 ROLES = (TRAIN_ROLE, "committee", "authority")
+#: Roles as bits, as contracts hold them; a publisher pays for tasks and need not be in a roster.
+ROLE_BITS = {TRAIN_ROLE: 1, "committee": 2, "authority": 4, "publisher": 8}
 #: Largest number of parties: indices are uint16, and the last one means "no leader".
 MAX_PARTIES = 0xFFFF
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -46,6 +48,8 @@ class Party:
         Fingerprint of the party's scheme key (the authority's Paillier key); empty for others.
     examples : int
         Declared size of the training set, a public constant (S15); 0 when it is not declared.
+    vrf : bytes
+        20-byte address of the key that proves draws for the leader (S22); empty without a ledger.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Party:
     encryption: bytes
     scheme_key: bytes = b""
     examples: int = 0
+    vrf: bytes = b""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -61,6 +66,8 @@ class Party:
             raise RosterError(f"Party {self.name!r}: roles must be one or more of {', '.join(ROLES)}, sorted")
         if len(self.address) != 20 or len(self.encryption) != 32 or len(self.scheme_key) not in (0, 32):
             raise RosterError(f"Party {self.name!r}: address, encryption key or scheme key has a wrong length")
+        if len(self.vrf) not in (0, 20):
+            raise RosterError(f"Party {self.name!r}: the VRF key's address has a wrong length")
         if self.examples < 0:
             raise RosterError(f"Party {self.name!r}: the number of examples must not be negative")
 
@@ -77,12 +84,13 @@ class Party:
             "encryption": self.encryption.hex(),
             "scheme_key": self.scheme_key.hex(),
             "examples": self.examples,
+            "vrf": self.vrf.hex(),
         }
 
     @classmethod
     def from_dict(cls, data: object) -> Self:
         """Rebuild from the JSON form."""
-        names = {"name", "roles", "address", "encryption", "scheme_key", "examples"}
+        names = {"name", "roles", "address", "encryption", "scheme_key", "examples", "vrf"}
         if not isinstance(data, dict) or set(data) != names:
             raise ProtocolError(f"A party must have exactly the members {', '.join(sorted(names))}")
         roles, examples = data["roles"], data["examples"]
@@ -95,6 +103,7 @@ class Party:
             unhex(data["encryption"], 32, "party encryption key"),
             unhex(data["scheme_key"], None, "party scheme key"),
             examples,
+            unhex(data["vrf"], None, "party VRF address"),
         )
 
 

@@ -37,6 +37,8 @@ class TaskConfig:
         Fingerprints of the scheme keys.
     reveal_metrics : tuple of str
         Metrics that clients may send in clear, outside epsilon (S18); sorted.
+    ledger : mapping or None
+        What is agreed about the ledger (see :class:`flbc.node.covenant.Covenant`); None without one.
     """
 
     scheme: str
@@ -49,19 +51,22 @@ class TaskConfig:
     key_bits: int
     scheme_keys: tuple[bytes, ...]
     reveal_metrics: tuple[str, ...]
+    ledger: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         # Copies that cannot be changed: the hash is computed once and must stay true.
         object.__setattr__(self, "codec", MappingProxyType(dict(self.codec)))
-        if self.privacy is not None:
-            object.__setattr__(self, "privacy", MappingProxyType(dict(self.privacy)))
+        for name in ("privacy", "ledger"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, MappingProxyType(dict(value)))
 
     @cached_property
     def encoded(self) -> bytes:
         """Canonical bytes."""
         data: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         data["codec"] = dict(self.codec)
-        data["privacy"] = None if self.privacy is None else dict(self.privacy)
+        for name in ("privacy", "ledger"):
+            data[name] = None if data[name] is None else dict(data[name])
         data["scheme_keys"] = [key.hex() for key in self.scheme_keys]
         data["reveal_metrics"] = list(self.reveal_metrics)
         return canonical(data)
@@ -86,6 +91,7 @@ class TaskConfig:
             "key_bits": int,
             "scheme_keys": list,
             "reveal_metrics": list,
+            "ledger": (dict, type(None)),
         }
         if set(value) != set(kinds):
             raise ProtocolError(f"The task configuration must have exactly the members {', '.join(kinds)}")

@@ -10,7 +10,11 @@ from flbc import errors
 
 PUBLIC = [
     "AlreadyOpenedError",
+    "AuditError",
     "BudgetExhaustedError",
+    "ChainBusyError",
+    "ChainResetError",
+    "ChainUnavailableError",
     "CiphertextError",
     "Codec",
     "CodecError",
@@ -19,6 +23,7 @@ PUBLIC = [
     "FlbcError",
     "KeyFileError",
     "LayoutError",
+    "LedgerError",
     "NonFiniteError",
     "OpeningRefusedError",
     "Paillier",
@@ -27,6 +32,7 @@ PUBLIC = [
     "Privacy",
     "PrivacyConfigError",
     "ProtocolError",
+    "RevertedError",
     "RosterError",
     "SecureMod",
     "SensitivityError",

@@ -24,7 +24,7 @@ def test_roster_round_trips():
 
 def test_known_bytes():
     assert Roster((ANN,)).encoded == (
-        b'{"parties":[{"address":"%s","encryption":"%s","examples":10,"name":"ann","roles":["hospital"],"scheme_key":""}]}'
+        b'{"parties":[{"address":"%s","encryption":"%s","examples":10,"name":"ann","roles":["hospital"],"scheme_key":"","vrf":""}]}'
         % (b"01" * 20, b"0a" * 32)
     )
 
@@ -35,6 +35,7 @@ def test_known_bytes():
         {"name": "amy"},
         {"roles": ("committee",)},
         {"address": b"\x09" * 20},
+        {"vrf": b"\x09" * 20},
         {"encryption": b"\x09" * 32},
         {"scheme_key": b"\x09" * 32},
         {"examples": 11},
@@ -46,7 +47,7 @@ def test_hash_binds_every_member(change):
 
 
 def test_every_member_is_tested_above():
-    assert len(fields(Party)) == 6
+    assert len(fields(Party)) == 7
 
 
 def test_hash_binds_who_is_in():

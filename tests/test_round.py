@@ -23,8 +23,11 @@ from flbc.round import (
     SchemeKey,
     Signed,
     Submission,
+    Vote,
     domain,
+    submission_hash,
 )
+from flbc.tokens import Evaluation, Genesis, ModelToken, Register, Result, TaskToken
 
 
 def b32(text: str) -> bytes:
@@ -34,11 +37,20 @@ def b32(text: str) -> bytes:
 LABEL = RoundLabel(
     b32("task"), 3, 1, b32("roster"), b32("config"), b32("model"), b32("frame"), b32("keys"), 31337, b"\x11" * 20, False
 )
-SUBMISSION = Submission(LABEL.hash, 2, b32("nonce"), b32("payload"), b32("next"), b32("vrf"), 4000)
+SUBMISSION = Submission(LABEL.hash, 2, 7, 4000, b32("nonce"), b32("payload"), b32("next"), b32("vrf"))
 BLOCK = Block(b32("parent"), LABEL.hash, 4, (b32("s0"), b32("s1")), (3, 7), b32("hidden"))
 OPENING = Opening(BLOCK.hash, b32("total"), 1_500_000, UNBOUNDED)
 SCHEME_KEY = SchemeKey("paillier", b32("key"))
-STRUCTS = [LABEL, SUBMISSION, BLOCK, OPENING, SCHEME_KEY]
+VOTE = Vote(LABEL.hash, BLOCK.hash)
+TOKENS = [
+    Register(b"\x01" * 20, b"\x02" * 20, b"\x03" * 20, b32("x25519"), ZERO, 303, 3, b"cleveland".ljust(32, b"\0")),
+    Genesis(b32("model"), b32("config"), b32("roster")),
+    TaskToken(b32("task"), b32("genesis"), b32("participants"), 10**18, 7500, 1_800_000_000, 3, True),
+    ModelToken(b32("task"), b32("head"), b32("model"), "https://example.org/model", 8123),
+    Evaluation(b32("task"), b32("model"), 2, 8123, 61),
+    Result(b32("sigma2"), b32("evaluations"), b32("payouts")),
+]
+STRUCTS = [LABEL, SUBMISSION, BLOCK, VOTE, OPENING, SCHEME_KEY, *TOKENS]
 KEY = SigningKey.from_bytes(b32("signing key"))
 
 each_struct = pytest.mark.parametrize("struct", STRUCTS, ids=lambda s: type(s).__name__)
@@ -92,14 +104,17 @@ def full_message(struct, where):
     names = ("name", "version", "chainId", "verifyingContract", "salt")
     kinds = ("string", "string", "uint256", "address", "bytes32")
     message = {}
-    for (kind, member), field in zip(struct.MEMBERS, fields(struct), strict=True):
-        value = getattr(struct, field.name)
+    members, values_of = struct.MEMBERS, [getattr(struct, field.name) for field in fields(struct)]
+    if isinstance(struct, Submission):  # what is signed holds a hash of the rest
+        members = struct.SIGNED
+        values_of = [struct.label, struct.party, struct.draw, struct.compute_ms, struct.content]
+    for (kind, member), value in zip(members, values_of, strict=True):
         message[member] = checksum_address(value) if kind == "address" else list(value) if "[]" in kind else value
     values = (where.name, where.version, where.chain_id, checksum_address(where.verifying_contract), where.salt)
     return {
         "types": {
             "EIP712Domain": [{"name": n, "type": k} for n, k in zip(names, kinds, strict=True)],
-            type(struct).__name__: [{"name": n, "type": k} for k, n in struct.MEMBERS],
+            type(struct).__name__: [{"name": n, "type": k} for k, n in members],
         },
         "primaryType": type(struct).__name__,
         "domain": dict(zip(names, values, strict=True)),
@@ -118,6 +133,11 @@ def test_digest_equals_eth_account(struct, simulation):
 def test_wallet_signature_is_accepted():
     signed = Account.sign_typed_data(KEY.to_bytes(), full_message=full_message(SUBMISSION, LABEL.domain))
     assert bytes(signed.signature) == Signed.make(SUBMISSION, KEY, LABEL.domain).signature
+
+
+def test_a_submission_can_be_hashed_without_its_content():
+    s = SUBMISSION
+    assert submission_hash(s.label, s.party, s.draw, s.compute_ms, s.content) == s.hash
 
 
 # ---------------------------------------------------------------------- JSON form

@@ -19,6 +19,7 @@ CONFIG = TaskConfig(
     key_bits=3072,
     scheme_keys=(b"\x01" * 32,),
     reveal_metrics=("accuracy", "loss"),
+    ledger={"quorum": 3, "stakes": {"cleveland": 10}},
 )
 CHANGES = {
     "scheme": "plain",
@@ -31,6 +32,7 @@ CHANGES = {
     "key_bits": 2048,
     "scheme_keys": (b"\x02" * 32,),
     "reveal_metrics": ("accuracy",),
+    "ledger": {"quorum": 3, "stakes": {"cleveland": 11}},
 }
 
 
@@ -38,7 +40,9 @@ def with_member(name, value) -> bytes:
     return canonical(parse(CONFIG.encoded) | {name: value})
 
 
-@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, privacy=None, scheme_keys=(), reveal_metrics=())])
+@pytest.mark.parametrize(
+    "config", [CONFIG, replace(CONFIG, privacy=None, scheme_keys=(), reveal_metrics=(), ledger=None)]
+)
 def test_round_trip(config):
     again = TaskConfig.decode(config.encoded)
     assert again == config
@@ -87,7 +91,7 @@ def test_unknown_member():
 @pytest.mark.parametrize("member", [field.name for field in fields(TaskConfig)])
 @pytest.mark.parametrize("wrong", [True, 1.5, None])
 def test_wrong_type_is_named(member, wrong):
-    if member == "privacy" and wrong is None:
+    if member in ("privacy", "ledger") and wrong is None:
         return
     with pytest.raises(ProtocolError, match=f"Member '{member}' of the task configuration has the wrong type"):
         TaskConfig.decode(with_member(member, wrong))

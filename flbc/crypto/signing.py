@@ -186,6 +186,16 @@ def parse_address(text: str) -> bytes:
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 
 
+def address_of(public: bytes) -> bytes:
+    """Return the 20-byte address of a compressed public key (33 bytes); SignatureError if it is none."""
+    if len(check_bytes("public key", public)) != 33:
+        raise SignatureError(f"a compressed public key must be 33 bytes; got {len(public)}")
+    try:
+        return _address_of(coincurve.PublicKey(public))
+    except ValueError:
+        raise SignatureError("these 33 bytes are no point of secp256k1") from None
+
+
 def _address_of(key: coincurve.PublicKey) -> bytes:
     # The leading 0x04 of the uncompressed form is not part of what Ethereum hashes (Yellow Paper, appendix F).
     return keccak256(key.format(compressed=False)[1:])[-ADDRESS_BYTES:]

@@ -51,9 +51,11 @@ class Identity:
 
     def party(self, scheme_key: bytes = b"") -> Party:
         """Return the public part; ``scheme_key`` is the fingerprint of the opening key, if the node holds one."""
+        keys = self.keys
         return Party(
-            self.name, self.roles, self.keys.signing.address, self.keys.encryption.public, scheme_key, self.examples
-        )
+            self.name, self.roles, keys.signing.address, keys.encryption.public, scheme_key, self.examples,
+            keys.vrf.address,
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)

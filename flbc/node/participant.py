@@ -198,7 +198,7 @@ class Participant:
         nonce = secrets.token_bytes(32)
         payload = self._protector(ticket).protect(encoded.values, ticket.label.hash, nonce)
         coarse_ms = -(-trained.compute_ms // 1000) * 1000
-        submission = Submission(ticket.label.hash, index, nonce, keccak256(payload), ZERO, ZERO, coarse_ms)
+        submission = Submission(ticket.label.hash, index, 0, coarse_ms, nonce, keccak256(payload), ZERO, ZERO)
         signed = Signed.make(submission, self.me.keys.signing, ticket.label.domain)
         reply = Reply(signed, payload, encoded.metric_names)
         header = reply.header()

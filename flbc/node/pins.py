@@ -15,6 +15,7 @@ A roster file is TOML::
     roles = ["hospital"]
     address = "0x8ba1f109551bD432803012645Ac136ddd64DBA72"
     encryption = "1f0c..."           # X25519 public key, hexadecimal
+    vrf = "0x52908400098527886E0F7030069857D2E4169EE7"   # address of the VRF key, needed with a ledger
     examples = 242                   # declared size of the training set
 
     [[party]]
@@ -42,7 +43,7 @@ from ..roster import Party, Roster
 from ..task import TaskConfig
 from .identity import development_identity, development_name
 
-_PARTY_KEYS = {"name", "roles", "address", "encryption", "scheme-key", "examples"}
+_PARTY_KEYS = {"name", "roles", "address", "encryption", "scheme-key", "examples", "vrf"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,11 +71,15 @@ class Policy:
         server may start as many tasks as it likes, each with its own budget.
     reveal_metrics : tuple of str or None (default: ())
         With differential privacy, metrics that may leave in clear; None accepts what the task names.
+    hub : str (default: "")
+        When set, only tasks of this TaskHub contract are accepted, ``0x`` and 40 hexadecimal digits.
+    chain_id : int (default: 0)
+        When not 0, only tasks on this chain are accepted.
 
     Raises
     ------
     ConfigError
-        If ``min_survivors`` is below 3.
+        If ``min_survivors`` is below 3, or ``hub`` is no address.
     """
 
     schemes: tuple[str, ...] = ("paillier",)
@@ -86,9 +91,13 @@ class Policy:
     max_clip_norm: float = math.inf
     max_total_epsilon: float = math.inf
     reveal_metrics: tuple[str, ...] | None = ()
+    hub: str = ""
+    chain_id: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a policy that protects nothing by mistake."""
+        if self.hub:
+            parse_address(self.hub)
         if self.min_survivors < 3:
             raise ConfigError(f"[policy] min-survivors = {self.min_survivors} must be at least 3")
 
@@ -107,11 +116,20 @@ class Policy:
                 if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                     raise ConfigError(f"[policy] {key} must be a list of strings")
                 values[names[key]] = tuple(value)
+            elif key == "hub":
+                values[names[key]] = str(value)
             elif not _is_number(value):
                 raise ConfigError(f"[policy] {key} must be a number")
             else:
                 values[names[key]] = value
         return cls(**values)
+
+    def check_chain(self, chain_id: int, hub: bytes) -> None:
+        """Raise :class:`PolicyError` unless tasks of this chain and hub (0 and zeros: no ledger) are accepted."""
+        if self.chain_id and chain_id != self.chain_id:
+            raise PolicyError(f"This node's policy accepts tasks on chain {self.chain_id} only, not on {chain_id}")
+        if self.hub and hub != parse_address(self.hub):
+            raise PolicyError(f"This node's policy accepts tasks of the hub {self.hub} only")
 
     def check(self, config: TaskConfig) -> None:
         """Raise :class:`PolicyError`, naming the rule, unless the task keeps to this policy."""
@@ -193,6 +211,8 @@ class Pins:
         # In simulation roles follow from the number of partitions, so only keys are derived.
         if not same_keys or (self.parties is not None and party.roles != pinned.roles):
             raise RosterError(f"Party {party.name!r} came with other keys or roles than the pinned ones")
+        if pinned.vrf and party.vrf != pinned.vrf:
+            raise RosterError(f"Party {party.name!r} came with another VRF key than the pinned one")
         if pinned.scheme_key and party.scheme_key != pinned.scheme_key:
             raise RosterError(f"Party {party.name!r} came with another scheme key than the pinned one")
         if pinned.examples and party.examples != pinned.examples:
@@ -227,7 +247,9 @@ def _party(entry: object, path: Path) -> Party:
         raise RosterError(f"A party in {path} must be a [[party]] table")
     name = str(entry.get("name", "?"))
     if set(entry) - _PARTY_KEYS or not {"name", "roles", "address", "encryption"} <= set(entry):
-        raise RosterError(f"Party {name!r} in {path} needs name, roles, address, encryption [scheme-key, examples]")
+        raise RosterError(
+            f"Party {name!r} in {path} needs name, roles, address, encryption [vrf, scheme-key, examples]"
+        )
     try:
         return Party(
             name,
@@ -236,6 +258,7 @@ def _party(entry: object, path: Path) -> Party:
             bytes.fromhex(entry["encryption"]),
             bytes.fromhex(entry.get("scheme-key", "")),
             _count(entry.get("examples", 0)),
+            parse_address(entry["vrf"]) if "vrf" in entry else b"",
         )
     except (TypeError, ValueError) as error:
         raise RosterError(f"Party {name!r} in {path} is malformed: {error}") from None

@@ -54,6 +54,7 @@ class Entry:
                 "roles": list(self.roles),
                 "address": checksum_address(parse_address(self.public["address"])),
                 "encryption": str(self.public["encryption"]),
+                "vrf": checksum_address(parse_address(self.public["vrf_address"])),
             }
             if self.public["paillier"] is not None:
                 table["scheme-key"] = str(self.public["paillier"]["fingerprint"])

@@ -75,7 +75,13 @@ def test_development_name():
 def test_party_holds_the_public_part():
     me = development_identity(1, ("authority",), examples=9)
     assert me.party(b"\x01" * 32) == Party(
-        "node-1", ("authority",), me.keys.signing.address, me.keys.encryption.public, b"\x01" * 32, 9
+        "node-1",
+        ("authority",),
+        me.keys.signing.address,
+        me.keys.encryption.public,
+        b"\x01" * 32,
+        9,
+        me.keys.vrf.address,
     )
 
 
@@ -88,7 +94,9 @@ def test_repr_shows_no_keys(keys):
 # ---------------------------------------------------------------------- key files
 def test_load_identity(key_file, keys, password):
     me = load_identity({"flbc-key": key_file})
-    assert me.party() == Party("cleveland", ("hospital",), keys.signing.address, keys.encryption.public)
+    assert me.party() == Party(
+        "cleveland", ("hospital",), keys.signing.address, keys.encryption.public, vrf=keys.vrf.address
+    )
     assert not me.simulation
     assert me.keys.signing.to_bytes() == keys.signing.to_bytes()
 
