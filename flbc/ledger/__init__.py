@@ -1,0 +1,1 @@
+"""What is written down: chains, contracts, typed records, outbox, audit. The only room that imports web3, lazily."""
