@@ -10,13 +10,13 @@ submission       110  party u16 | draw u64 | computeMs u32 | content 32 | signat
 vote              66  party u16 | signature 64
 evaluation        72  party u16 | accuracyBps u16 | examples u32 | signature 64
 opening          122  total 32 | sigmaMicro u128 | epsilonMicro u64 | party u16 | signature 64
-payout            36  account 20 | amount u128
-participant       53  signer 20 | vrf 20 | stake in gwei u64 | examples u32 | roles u8
+payout            18  party u16 | amount u128
+participant       73  signer 20 | account 20 | vrf 20 | stake in gwei u64 | examples u32 | roles u8
 rejected           2  party u16
 =============  =====  ==================================================================================
 
-Lists of submissions, votes, evaluations and rejected parties are strictly rising by party: that is how the contracts
-see that nobody appears twice. A signature is in EIP-2098's compact form here, ``r ‖ (v - 27) << 255 | s``.
+Lists of submissions, votes, evaluations, payouts and rejected parties are strictly rising by party: that is how the
+contracts see that nobody appears twice. A signature is in EIP-2098's compact form here, ``r ‖ (v - 27) << 255 | s``.
 
 No web3 in this file: nodes import it.
 """
@@ -195,12 +195,12 @@ class PackedOpening(Packed):
 
 @dataclass(frozen=True, slots=True)
 class PackedPayout(Packed):
-    """What one account may claim, in wei. Its position in the list is its index in the Merkle tree."""
+    """What one party may claim, in wei. The contract takes the account from the participants that it froze."""
 
-    account: bytes
+    party: int
     amount: int
 
-    LAYOUT = (("account", 20), ("amount", 16))
+    LAYOUT = (("party", 2), ("amount", 16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,17 +208,18 @@ class Participant(Packed):
     """One party of a task as the contract froze it at the start; its position is the party's index in the roster."""
 
     signer: bytes
+    account: bytes
     vrf: bytes
     stake: int
     examples: int
     roles: int
 
-    LAYOUT = (("signer", 20), ("vrf", 20), ("stake", 8), ("examples", 4), ("roles", 1))
+    LAYOUT = (("signer", 20), ("account", 20), ("vrf", 20), ("stake", 8), ("examples", 4), ("roles", 1))
 
 
 _Record = TypeVar("_Record", bound=Packed)
 #: Records of these kinds stand in strictly rising order of their party.
-_ORDERED = (PackedSubmission, PackedVote, PackedEvaluation)
+_ORDERED = (PackedSubmission, PackedVote, PackedEvaluation, PackedPayout)
 
 
 def pack_all(records: Iterable[Packed]) -> bytes:

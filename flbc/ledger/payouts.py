@@ -1,8 +1,9 @@
 """Who is paid how much, and the Merkle tree from which everybody claims alone.
 
-The tree is the one the hub builds: leaf ``keccak(keccak(abi.encode(uint256 index, address account, uint256 amount)))``
-(hashed twice, so that no inner node can pass for a leaf), pairs in ascending order (so that a proof needs no left or
-right; OpenZeppelin's ``MerkleProof`` verifies it), an odd node moves up as it is.
+The tree is the one the hub builds: one leaf for each paid party, by rising party,
+``keccak(keccak(abi.encode(uint256 party, address account, uint256 amount)))`` (hashed twice, so that no inner node can
+pass for a leaf); pairs in ascending order (so that a proof needs no left or right; OpenZeppelin's ``MerkleProof``
+verifies it); an odd node moves up as it is.
 
 No web3 in this file: nodes import it, because committee members recompute the payouts before they vote.
 """
@@ -13,7 +14,6 @@ from collections.abc import Mapping, Sequence
 
 from ..crypto.signing import keccak256
 from ..errors import ConfigError
-from .packing import PackedPayout
 
 #: A party's share is proportional to its accepted blocks, or to these times its declared examples.
 RULES = ("equal", "examples")
@@ -61,39 +61,42 @@ def payouts(reward: int, rule: str, rounds: Mapping[int, int], examples: Mapping
     return {party: amounts[party] for party in sorted(amounts) if amounts[party]}
 
 
-def payout_rows(amounts: Mapping[int, int], accounts: Sequence[bytes]) -> list[PackedPayout]:
-    """Return the rows of a settlement by rising party; ``accounts`` holds every party's, in roster order."""
-    return [PackedPayout(accounts[party], amount) for party, amount in sorted(amounts.items())]
-
-
-def leaf(index: int, account: bytes, amount: int) -> bytes:
-    """Hash one row of the payouts, 32 bytes."""
-    encoded = index.to_bytes(32, "big") + account.rjust(32, b"\0") + amount.to_bytes(32, "big")
+def leaf(party: int, account: bytes, amount: int) -> bytes:
+    """Hash one payout, 32 bytes."""
+    encoded = party.to_bytes(32, "big") + account.rjust(32, b"\0") + amount.to_bytes(32, "big")
     return keccak256(keccak256(encoded))
 
 
-def merkle_root(rows: Sequence[PackedPayout]) -> bytes:
-    """Return the root that the hub computes of these rows, 32 bytes."""
-    return _levels(rows)[-1][0]
+def merkle_root(amounts: Mapping[int, int], accounts: Sequence[bytes]) -> bytes:
+    """Return the root that the hub computes, 32 bytes.
+
+    Parameters
+    ----------
+    amounts : mapping of int to int
+        Party to wei, as :func:`payouts` returns it.
+    accounts : sequence of bytes
+        Account of every participant, in roster order.
+    """
+    return _levels(amounts, accounts)[-1][0]
 
 
-def merkle_proof(rows: Sequence[PackedPayout], index: int) -> list[bytes]:
-    """Return the siblings on the way from the row's leaf to the root."""
-    if not 0 <= index < len(rows):
-        raise ConfigError(f"There is no payout {index}: the task has {len(rows)}")
-    proof = []
-    for level in _levels(rows)[:-1]:
+def merkle_proof(amounts: Mapping[int, int], accounts: Sequence[bytes], party: int) -> list[bytes]:
+    """Return the siblings on the way from the party's leaf to the root; arguments as in :func:`merkle_root`."""
+    if party not in amounts:
+        raise ConfigError(f"Party {party} is not paid by this task")
+    index, proof = sorted(amounts).index(party), []
+    for level in _levels(amounts, accounts)[:-1]:
         if index ^ 1 < len(level):
             proof.append(level[index ^ 1])
         index //= 2
     return proof
 
 
-def _levels(rows: Sequence[PackedPayout]) -> list[list[bytes]]:
+def _levels(amounts: Mapping[int, int], accounts: Sequence[bytes]) -> list[list[bytes]]:
     """Return the tree from the leaves to the root."""
-    if not rows:
+    if not amounts:
         raise ConfigError("A settlement without payouts has no Merkle root: at least one party must be paid")
-    levels = [[leaf(index, row.account, row.amount) for index, row in enumerate(rows)]]
+    levels = [[leaf(party, accounts[party], amount) for party, amount in sorted(amounts.items())]]
     while len(levels[-1]) > 1:
         level = levels[-1]
         pairs = [b"".join(sorted(level[at : at + 2])) for at in range(0, len(level), 2)]

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from flbc.crypto.signing import keccak256
 from flbc.errors import ConfigError
-from flbc.ledger.packing import PackedPayout
-from flbc.ledger.payouts import leaf, merkle_proof, merkle_root, payout_rows, payouts
+from flbc.ledger.payouts import leaf, merkle_proof, merkle_root, payouts
 
 TREES = json.loads((Path(__file__).parents[1] / "vectors" / "ledger.json").read_text())["merkle"]["trees"]
 parties = st.dictionaries(st.integers(0, 40), st.integers(0, 30), min_size=1, max_size=20)
@@ -67,17 +66,13 @@ def test_an_unknown_rule_is_refused():
         payouts(1, "shapley", {0: 1}, {})
 
 
-def test_rows_follow_the_parties():
-    accounts = [bytes([i]) * 20 for i in range(3)]
-    assert payout_rows({2: 5, 0: 7}, accounts) == [PackedPayout(accounts[0], 7), PackedPayout(accounts[2], 5)]
-
-
 # ---------------------------------------------------------------------- Merkle tree
 @pytest.mark.parametrize("tree", TREES, ids=lambda tree: f"n={len(tree['rows'])}")
 def test_openzeppelin_merkle_tree_known_answers(tree):
-    rows = [PackedPayout(bytes.fromhex(account), amount) for account, amount in tree["rows"]]
-    assert merkle_root(rows).hex() == tree["root"]
-    assert [[step.hex() for step in merkle_proof(rows, i)] for i in range(len(rows))] == tree["proofs"]
+    accounts = [bytes.fromhex(account) for account, _ in tree["rows"]]
+    amounts = {party: amount for party, (_, amount) in enumerate(tree["rows"])}
+    assert merkle_root(amounts, accounts).hex() == tree["root"]
+    assert [[step.hex() for step in merkle_proof(amounts, accounts, party)] for party in amounts] == tree["proofs"]
 
 
 @given(st.integers(0, 2**16), st.binary(min_size=20, max_size=20), st.integers(0, 2**128 - 1))
@@ -93,26 +88,32 @@ def process_proof(node: bytes, proof: list[bytes]) -> bytes:
     return node
 
 
-@given(st.integers(1, 70))
-def test_every_proof_leads_to_the_root_and_to_no_other_leaf(count):
-    rows = [PackedPayout(bytes([i]) * 20, i + 1) for i in range(count)]
-    root = merkle_root(rows)
-    for i, row in enumerate(rows):
-        proof = merkle_proof(rows, i)
-        assert process_proof(leaf(i, row.account, row.amount), proof) == root
-        assert process_proof(leaf(i, row.account, row.amount + 1), proof) != root
-        assert process_proof(leaf(i + 1, row.account, row.amount), proof) != root
+@given(st.sets(st.integers(0, 120), min_size=1, max_size=70))
+def test_every_proof_leads_to_the_root_and_to_no_other_leaf(paid):
+    accounts = [bytes([i]) * 20 for i in range(121)]
+    amounts = {party: party + 1 for party in paid}
+    root = merkle_root(amounts, accounts)
+    for party, amount in amounts.items():
+        proof = merkle_proof(amounts, accounts, party)
+        assert process_proof(leaf(party, accounts[party], amount), proof) == root
+        assert process_proof(leaf(party, accounts[party], amount + 1), proof) != root
+        assert process_proof(leaf(party + 1, accounts[party], amount), proof) != root
 
 
 def test_an_odd_node_moves_up():
-    rows = [PackedPayout(bytes([i]) * 20, i + 1) for i in range(3)]
-    a, b, c = (leaf(i, row.account, row.amount) for i, row in enumerate(rows))
+    accounts, amounts = [bytes([i]) * 20 for i in range(4)], {0: 1, 1: 2, 3: 3}
+    a, b, c = (leaf(party, accounts[party], amount) for party, amount in amounts.items())
     inner = keccak256(min(a, b) + max(a, b))
-    assert merkle_root(rows) == keccak256(min(inner, c) + max(inner, c))
-    assert merkle_proof(rows, 2) == [inner]
+    assert merkle_root(amounts, accounts) == keccak256(min(inner, c) + max(inner, c))
+    assert merkle_proof(amounts, accounts, 3) == [inner]
 
 
-@pytest.mark.parametrize("call", [lambda: merkle_root([]), lambda: merkle_proof([PackedPayout(bytes(20), 1)], 1)])
+def test_the_tree_does_not_depend_on_the_order_of_the_mapping():
+    accounts = [bytes([i]) * 20 for i in range(2)]
+    assert merkle_root({1: 5, 0: 7}, accounts) == merkle_root({0: 7, 1: 5}, accounts)
+
+
+@pytest.mark.parametrize("call", [lambda: merkle_root({}, []), lambda: merkle_proof({0: 1}, [bytes(20)], 1)])
 def test_there_is_no_tree_of_nothing(call):
     with pytest.raises(ConfigError):
         call()
