@@ -36,6 +36,7 @@ from .errors import (
     VerificationError,
     WrongPasswordError,
 )
+from .ledger.settings import Ledger
 from .privacy import Privacy, clipped_gradient_sum
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ __all__ = [
     "FlbcError",
     "KeyFileError",
     "LayoutError",
+    "Ledger",
     "LedgerError",
     "NonFiniteError",
     "OpeningRefusedError",

@@ -23,6 +23,7 @@ PUBLIC = [
     "FlbcError",
     "KeyFileError",
     "LayoutError",
+    "Ledger",
     "LedgerError",
     "NonFiniteError",
     "OpeningRefusedError",

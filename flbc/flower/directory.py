@@ -72,12 +72,16 @@ class Directory:
         return None if card is None else card.party
 
     def online(self, grid: Grid, role: str) -> dict[int, Card]:
-        """Ask new nodes, and return those online that serve ``role``; of two with one name, the newer."""
+        """Return the nodes online that serve ``role``."""
+        return {node: card for node, card in self.cards(grid).items() if card.party.has(role)}
+
+    def cards(self, grid: Grid) -> dict[int, Card]:
+        """Ask new nodes, and return all that are online and known; of two with one name, the newer."""
         ids = list(grid.get_node_ids())
         self._ask(grid, [i for i in ids if i not in self._cards and self._tries.get(i, 0) < _TRIES])
         by_name: dict[str, int] = {}
         for node in self._cards:  # in the order of arrival: a restarted node has a new id
-            if node in ids and self._cards[node].party.has(role):
+            if node in ids:
                 by_name[self._cards[node].party.name] = node
         return {node: self._cards[node] for node in by_name.values()}
 

@@ -10,9 +10,16 @@ from flwr.serverapp import Grid
 
 #: First and longest pause between two polls in seconds. Flower's HttpGrid sleeps 3 s, a whole stage in simulation.
 POLL_SECONDS = (0.02, 0.5)
+#: What stragglers get once enough have answered.
+GRACE_SECONDS = 1.0
 
 
-def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> dict[int, Message]:
+def exchange(
+    grid: Grid,
+    messages: Iterable[Message],
+    timeout: float,
+    enough: Callable[[dict[int, Message]], bool] = lambda replies: False,
+) -> dict[int, Message]:
     """Send messages and collect their replies.
 
     Parameters
@@ -22,6 +29,8 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> dict[in
         At most one per node.
     timeout : float
         Seconds; replies that come later are dropped.
+    enough : callable
+        Given the replies so far, whether the rest is needed; if not, they get one more second.
 
     Returns
     -------
@@ -41,6 +50,8 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> dict[in
         for message in got:
             pending.discard(message.metadata.reply_to_message_id)
             replies[asked[message.metadata.reply_to_message_id]] = message
+        if got and enough(replies):
+            end = min(end, time.monotonic() + GRACE_SECONDS)
         if not pending or time.monotonic() >= end:
             break
         if not got:

@@ -15,18 +15,18 @@ from flwr.common.logger import log
 
 from ..codec import Layout
 from ..encoding import canonical
-from ..errors import ConfigError, FlbcError, LayoutError, PlaintextRefusedError, ProtocolError
+from ..errors import ConfigError, FlbcError, LayoutError, PlaintextRefusedError, PolicyError, ProtocolError
 from ..node import Ticket
 from ..node.authority import OpenRequest, pack_opening
+from ..node.committee import AttestRequest
 from ..node.participant import CLIP_METRIC, Trained, check_clipping, update_of
+from ..node.settlement import ACCURACY, SettleRequest
 from ..node.terms import mechanism_of
-from ..node.ticket import admit, hello, key_domain, paillier_keys
+from ..node.ticket import PARTS, admit, hello, key_domain, paillier_keys
 from ..round import Signed
 from ..task import TaskConfig
 from . import wire
 from .node import HELPERS, Node, in_simulation
-
-_TICKET = ("label", "config", "roster", "frame", "keys")
 
 
 class SecureMod:
@@ -85,7 +85,7 @@ class SecureMod:
                     "Paillier(FedAvg(...)), or remove SecureMod to work in clear"
                 )
             stage = wire.text_of(record, "stage")
-            if kind != ("evaluate" if stage == wire.EVALUATE else "train"):
+            if kind != ("evaluate" if stage in wire.EVALUATED else "train"):
                 raise ProtocolError(f"Stage {stage!r} does not belong in a {kind} message")
             return getattr(self, f"_{stage}")(message, record, context, call_next)  # type: ignore[no-any-return]
         except FlbcError as error:
@@ -94,7 +94,7 @@ class SecureMod:
     # ------------------------------------------------------------------ stages
     def _hello(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         scheme, key_bits = wire.text_of(record, "scheme"), wire.number_of(record, "key-bits")
-        node = self._node(context, scheme)
+        node = self._node(context, scheme, record.get("committee") is True)
         nonce = wire.bytes_of(record, "nonce")["nonce"]
         keys, scheme_key = b"", b""
         if "authority" in node.me.roles:
@@ -114,7 +114,7 @@ class SecureMod:
 
     def _train(self, message: Message, record: ConfigRecord, context: Context, call_next: ClientAppCallable) -> Message:
         ticket = _ticket(record)
-        node = self._node(context, ticket.config.scheme)
+        node = self._node_of(context, ticket)
         participant = node.participant
         old = _numpy(_only(message.content.array_records, "train message"))
         revealed = MetricRecord()
@@ -142,22 +142,60 @@ class SecureMod:
 
     def _reprotect(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
-        node = self._node(context, ticket.config.scheme)
+        node = self._node_of(context, ticket)
         return self._submit(message, ticket, node, MetricRecord())
 
     def _open(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
-        node = self._node(context, ticket.config.scheme)
+        node = self._node_of(context, ticket)
         request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], wire.unseal(message.content))
         answer = pack_opening(*node.authority().open(ticket, request))
         content = RecordDict({wire.RECORD: wire.stage_record(wire.OPEN, {}), wire.PAYLOAD: wire.seal(answer)})
         return Message(content, reply_to=message)
 
+    def _attest(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
+        ticket = _ticket(record)
+        request = AttestRequest.from_wire(wire.bytes_of(record, "request")["request"], wire.unseal(message.content))
+        signed = self._node_of(context, ticket).attester.attest(ticket, request)
+        parts = {"leader": signed.leader, "proof": signed.proof, "vote": signed.vote}
+        return Message(RecordDict({wire.RECORD: wire.stage_record(wire.ATTEST, parts)}), reply_to=message)
+
+    def _judge(self, message: Message, record: ConfigRecord, context: Context, call_next: ClientAppCallable) -> Message:
+        """Evaluate the final model on this member's data and sign the accuracy, which goes on the chain in clear."""
+        ticket = _ticket(record)
+        node = self._node_of(context, ticket)
+        admit(ticket, node.me, node.pins, node.memory)
+        if ticket.label.model != wire.content_hash(message.content):
+            raise ProtocolError("The label commits to another model than the one that was sent to be judged")
+        if ticket.config.privacy is not None and ACCURACY not in ticket.config.reveal_metrics:
+            raise PolicyError(f'The task does not reveal "{ACCURACY}", so this node does not put it on the ledger')
+        model = wire.arrays_hash(_only(message.content.array_records, "message to be judged"))
+        reply = self._call_app(message, context, call_next, ticket.config)
+        if reply.has_error():
+            return reply
+        metrics = dict(_only(reply.content.metric_records, "evaluate reply"))
+        accuracy, examples = metrics.get(ACCURACY), metrics.get(self._weight_key)
+        if not isinstance(accuracy, float) or type(examples) is not int:
+            raise LayoutError(
+                f"To judge a model the app's evaluate function must return {ACCURACY!r} (a float) and "
+                f"{self._weight_key!r} (an int)"
+            )
+        signed = node.judge.evaluate(ticket, model, accuracy, examples)
+        parts = {"evaluation": canonical(signed.to_dict())}
+        return Message(RecordDict({wire.RECORD: wire.stage_record(wire.JUDGE, parts)}), reply_to=message)
+
+    def _settle(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
+        ticket = _ticket(record)
+        request = SettleRequest.decode(wire.unseal(message.content))
+        model, vote = self._node_of(context, ticket).judge.settle(ticket, request)
+        parts = {"model": model, "vote": vote}
+        return Message(RecordDict({wire.RECORD: wire.stage_record(wire.SETTLE, parts)}), reply_to=message)
+
     def _evaluate(
         self, message: Message, record: ConfigRecord, context: Context, call_next: ClientAppCallable
     ) -> Message:
         ticket = _ticket(record)
-        node = self._node(context, ticket.config.scheme)
+        node = self._node_of(context, ticket)
         admit(ticket, node.me, node.pins, node.memory)
         if ticket.label.model != wire.content_hash(message.content):
             raise ProtocolError("The label commits to another model than the one that was sent to be evaluated")
@@ -180,10 +218,13 @@ class SecureMod:
             content[wire.PAYLOAD] = wire.seal(reply.payload)
         return Message(content, reply_to=message)
 
-    def _node(self, context: Context, scheme: str) -> Node:
+    def _node_of(self, context: Context, ticket: Ticket) -> Node:
+        return self._node(context, ticket.config.scheme, ticket.config.ledger is not None)
+
+    def _node(self, context: Context, scheme: str, committee: bool) -> Node:
         if scheme not in HELPERS:
             raise ProtocolError(f"Unknown scheme {scheme!r}; known: {', '.join(HELPERS)}. Is flbc up to date here?")
-        return Node(context, scheme, lambda: self._declared(context, scheme))
+        return Node(context, scheme, lambda: self._declared(context, scheme), committee)
 
     def _declared(self, context: Context, scheme: str) -> int:
         if not callable(self._examples):
@@ -224,7 +265,7 @@ def _shown(context: Context, scheme: str) -> Context:
 
 
 def _ticket(record: ConfigRecord) -> Ticket:
-    return Ticket.from_wire(wire.bytes_of(record, *_TICKET))
+    return Ticket.from_wire(wire.bytes_of(record, *PARTS))
 
 
 def _named(records: Any, what: str) -> tuple[str, Any]:

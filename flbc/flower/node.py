@@ -15,10 +15,12 @@ from ..crypto import keystore, paillier
 from ..crypto.keystore import PartyKeys
 from ..errors import ConfigError, KeyFileError
 from ..node.authority import Authority
+from ..node.committee import Attester
 from ..node.identity import Identity, development_identity, load_identity
 from ..node.memory import NodeMemory
 from ..node.participant import Participant
 from ..node.pins import Pins
+from ..node.settlement import Judge
 from ..roster import TRAIN_ROLE
 
 #: Roles beside training that each scheme needs, one node each, served in simulation by the last partitions.
@@ -56,16 +58,21 @@ class Node:
     declare : callable
         Returns the declared size of the training set, 0 when there is none; called only if the node trains, because
         others hold no data.
+    committee : bool (default: False)
+        Whether, in simulation, training nodes are the committee too; deployed nodes say so in ``flbc-role``.
     """
 
-    def __init__(self, context: Context, scheme: str, declare: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self, context: Context, scheme: str, declare: Callable[[], int] = lambda: 0, committee: bool = False
+    ) -> None:
         config = context.node_config
         helpers = HELPERS.get(scheme, ())
         self.partitions = 0
         if in_simulation(context) and "flbc-key" not in config:
             partition, self.partitions = _partition(context)
             role = max(partition - (self.partitions - len(helpers)) + 1, 0)
-            roles = (TRAIN_ROLE,) if role == 0 else (helpers[role - 1],)
+            trains = ("committee", TRAIN_ROLE) if committee else (TRAIN_ROLE,)
+            roles = trains if role == 0 else (helpers[role - 1],)
             self.me = development_identity(partition, roles, declare() if role == 0 else 0)
             self.pins = Pins.development()
             directory = home() / "runs" / f"{context.run_id}-{context.node_id}"
@@ -89,6 +96,16 @@ class Node:
         if not self.me.party().has(TRAIN_ROLE):
             raise ConfigError(f"Node {self.me.name!r} does not train; its roles are {', '.join(self.me.roles)}")
         return Participant(self.me, self.pins, self.memory)
+
+    @property
+    def attester(self) -> Attester:
+        """The half that signs blocks."""
+        return Attester(self.me, self.pins, self.memory)
+
+    @property
+    def judge(self) -> Judge:
+        """The half that signs the settlement."""
+        return Judge(self.me, self.pins, self.memory)
 
     def authority(self, key_bits: int | None = None) -> Authority:
         """Return the opening half.

@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from ..codec import Codec
 from ..crypto.paillier import SECURE_KEY_BITS
 from ..errors import ConfigError
+from ..ledger.settings import Ledger
 from ..node.pins import Pins
 from ..node.terms import sum_spec
 from ..node.ticket import check_keys
@@ -54,6 +55,9 @@ class Paillier(SecureStrategy):
         Accept a subclass that flbc does not know.
     roster : str, Path or None (default: None)
         A roster file for the server too; nodes check their own in any case.
+    ledger : Ledger or None (default: None)
+        Write every round to smart contracts: an elected leader and a committee sign each block, and the reward is
+        paid at the end. Needs nodes with the role ``committee``; in simulation the training nodes serve in it.
 
     Raises
     ------
@@ -91,6 +95,7 @@ class Paillier(SecureStrategy):
         reveal_metrics: Sequence[str] = (),
         assume_mean_based: bool = False,
         roster: str | Path | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         if key_bits not in SECURE_KEY_BITS:
             raise ConfigError(f"key_bits must be one of {', '.join(map(str, SECURE_KEY_BITS))}, not {key_bits}")
@@ -105,6 +110,7 @@ class Paillier(SecureStrategy):
             reveal_metrics=reveal_metrics,
             assume_mean_based=assume_mean_based,
             pins=None if roster is None else Pins.load(Path(roster)),
+            ledger=ledger,
         )
 
     def _combiner(self, session: Session, helper: Party) -> Combiner:

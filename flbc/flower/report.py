@@ -25,8 +25,8 @@ class RoundReport:
         Protected payload each client sent.
     saturated : int
         Coordinates that did not fit their range, over all clients.
-    train_seconds, combine_seconds, open_seconds, apply_seconds : float
-        Wall time of the stages.
+    train_seconds, combine_seconds, attest_seconds, open_seconds, apply_seconds : float
+        Wall time of the stages; ``attest_seconds`` is that of leader and committee, and of verifying replies.
     epsilon, epsilon_replace_one : float or None
         Spent so far; None without differential privacy.
     """
@@ -37,6 +37,7 @@ class RoundReport:
     saturated: int = 0
     train_seconds: float = 0.0
     combine_seconds: float = 0.0
+    attest_seconds: float = 0.0
     open_seconds: float = 0.0
     apply_seconds: float = 0.0
     epsilon: float | None = None
@@ -51,6 +52,7 @@ class RoundReport:
                 "flbc-saturated": self.saturated,
                 "flbc-train-seconds": self.train_seconds,
                 "flbc-combine-seconds": self.combine_seconds,
+                "flbc-attest-seconds": self.attest_seconds,
                 "flbc-open-seconds": self.open_seconds,
             }
         )
@@ -67,11 +69,12 @@ class RoundReport:
             spent += f" (replace-one {self.epsilon_replace_one:.3f})"
         log(
             INFO,
-            "flbc: %d clients, %s B each; train %.2f s, combine %.2f s, open %.2f s, apply %.2f s; %s",
+            "flbc: %d clients, %s B each; train %.2f s, combine %.2f s, attest %.2f s, open %.2f s, apply %.2f s; %s",
             self.survivors,
             f"{self.bytes_per_client:,}",
             self.train_seconds,
             self.combine_seconds,
+            self.attest_seconds,
             self.open_seconds,
             self.apply_seconds,
             spent,

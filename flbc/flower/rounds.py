@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -16,21 +15,25 @@ from flwr.common.logger import log
 from ..codec import OpenedUpdate
 from ..codec.metrics import count_metrics
 from ..crypto.signing import keccak256
-from ..errors import CiphertextError, CodecError, FlbcError, ProtocolError, VerificationError
-from ..node.authority import OpenRequest, check_opening, check_submissions, unpack_opening
-from ..node.participant import MAX_WEIGHT, Reply
+from ..errors import FlbcError
+from ..ledger.record import SignedOpening
+from ..node.authority import OpenRequest, check_opening, unpack_opening
+from ..node.committee import AttestRequest
+from ..node.endorsement import Endorsement
 from ..node.ticket import Ticket
 from ..roster import Party
-from ..round import NO_LEADER, Block, Signed, Submission
+from ..round import NO_LEADER, Block
 from ..schemes import Combiner, IntVector
 from ..schemes.base import vector_to_bytes
 from . import wire
+from .chain import UnsignedError, attest, propose
+from .collect import Accepted, Collected, Collector
 from .grid import exchange
 from .report import RoundReport
 from .session import Session
 
-#: Size classes of late joiners may need another attempt; more than this many means that a client plays games.
-_MAX_ATTEMPTS = 4
+#: Size classes of late joiners and silent leaders need another attempt each; more mean that somebody plays games.
+_MAX_ATTEMPTS = 6
 #: A helper that does not answer is asked again: the same block gets the same bytes.
 _OPEN_TRIES = 2
 
@@ -39,13 +42,15 @@ class AbandonedError(FlbcError):
     """A round cannot be finished; the model is kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A verified submission, its payload, and the metrics the client revealed."""
-
-    signed: Signed
-    reply: Reply
-    clear: Mapping[str, Any]
+def _request(
+    ticket: Ticket, accepted: Mapping[int, Accepted], rejected: Mapping[int, Accepted], hidden: bytes, parent: bytes
+) -> AttestRequest:
+    """Return an attempt's block, without a leader, and everything in it."""
+    summed = tuple(accepted[index].entry for index in sorted(accepted))
+    dropped = tuple(rejected[index].entry for index in sorted(rejected))
+    hashes = tuple(entry.submission.hash for entry in summed)
+    block = Block(parent, ticket.label.hash, NO_LEADER, hashes, tuple(sorted(rejected)), keccak256(hidden))
+    return AttestRequest(block, summed, dropped, None)
 
 
 @dataclass
@@ -96,20 +101,13 @@ class SecureRound:
             Says why the round is abandoned. If it was opened before, it counts in epsilon all the same.
         """
         session, trained = self.session, time.monotonic()
-        accepted, metric_names = self._agreeing(self._collect(replies))
-        if len(accepted) < session.config.min_survivors:
-            need = session.config.min_survivors
-            raise AbandonedError(f"{len(accepted)} updates arrived, fewer than min_survivors = {need}")
-        begin = time.monotonic()
-        hidden = self.combiner.combine({index: entry.reply.payload for index, entry in accepted.items()})
-        submissions = tuple(accepted[index].signed for index in sorted(accepted))
-        hashes = tuple(signed.value.hash for signed in submissions)
-        block = Block(session.parent, self.ticket.label.hash, NO_LEADER, hashes, (), keccak256(hidden))
-        combined = time.monotonic()
+        request, endorsement, accepted, metric_names, hidden, seconds = self._block(replies)
+        opening = time.monotonic()
         session.openings += 1  # before asking: an answer that gets lost on the way was paid for
-        total = self._open(OpenRequest(block, submissions, hidden))
+        submissions = tuple(entry.signed for entry in request.summed)
+        total = self._open(OpenRequest(request.block, submissions, hidden, endorsement))
         done = time.monotonic()
-        session.parent = block.hash
+        session.parent = request.block.hash
         opened = self._decode(total, [self.ticket.roster.parties[index] for index in sorted(accepted)], metric_names)
         session.frame = session.plan.next_frame(self.ticket.frame, opened)
         report = RoundReport(
@@ -118,10 +116,38 @@ class SecureRound:
             bytes_per_client=len(hidden),
             saturated=opened.saturated,
             train_seconds=trained - self.begin,
-            combine_seconds=combined - begin,
-            open_seconds=done - combined,
+            combine_seconds=seconds,
+            attest_seconds=opening - trained - seconds,
+            open_seconds=done - opening,
         )
         return opened, metric_names, [entry.clear for entry in accepted.values()], report
+
+    def _block(
+        self, replies: Mapping[int, Message]
+    ) -> tuple[AttestRequest, Endorsement | None, dict[int, Accepted], tuple[str, ...], bytes, float]:
+        """Combine, and with a ledger have the block signed; another attempt under the next leader if it is not."""
+        session, skipped, seconds = self.session, 0, 0.0
+        while True:
+            collected = self._collect(replies)
+            accepted, metric_names = self._agreeing(collected.accepted)
+            if len(accepted) < session.config.min_survivors:
+                need = session.config.min_survivors
+                raise AbandonedError(f"{len(accepted)} updates arrived, fewer than min_survivors = {need}")
+            begin = time.monotonic()
+            hidden = self.combiner.combine({index: entry.reply.payload for index, entry in accepted.items()})
+            seconds += time.monotonic() - begin
+            request = _request(self.ticket, accepted, collected.rejected, hidden, session.parent)
+            if session.chain is None:
+                return request, None, accepted, metric_names, hidden, seconds
+            request = propose(session.chain, self.ticket, skipped, request)
+            try:
+                endorsement = attest(session, session.chain, self.ticket, request, self.timeout)
+            except UnsignedError as error:
+                log(WARNING, "flbc: round %d, attempt %d: %s", self.number, self.ticket.label.attempt, error)
+                skipped += 1
+                replies = self._reprotect([node for node, reply in replies.items() if reply.has_content()])
+                continue
+            return request, endorsement, accepted, metric_names, hidden, seconds
 
     def _agreeing(self, accepted: dict[int, Accepted]) -> tuple[dict[int, Accepted], tuple[str, ...]]:
         """Keep the clients that report the metrics most report; their sums stand in the same coordinates."""
@@ -135,70 +161,25 @@ class SecureRound:
                 log(WARNING, "flbc: the reply of %s is left out: it reports other metrics than most", party)
         return {i: entry for i, entry in accepted.items() if entry.reply.metric_names == names}, names
 
-    def _collect(self, replies: Mapping[int, Message]) -> dict[int, Accepted]:
+    def _collect(self, replies: Mapping[int, Message]) -> Collected:
         """Verify replies, asking for another attempt where a client's weight does not fit the frame."""
         session = self.session
         while True:
-            accepted, classes = self._verify(replies)
-            if not classes:
-                return accepted
-            if self.ticket.label.attempt + 1 >= _MAX_ATTEMPTS:
-                raise AbandonedError("clients keep reporting larger weights")
-            session.frame = replace(session.frame, max_weight=max(*classes, session.frame.max_weight))
-            nodes = [node for node, reply in replies.items() if reply.has_content()]
-            label = self.ticket.label
-            self.ticket = session.ticket(label.round, label.attempt + 1, nodes, label.model)
-            parts = self.ticket.to_wire()
-            messages = [wire.request(wire.REPROTECT, parts, node, self.number) for node in nodes]
-            replies = exchange(session.grid, messages, self.timeout)
+            collected = Collector(session, self.combiner, self.ticket).collect(replies)
+            if not collected.classes:
+                return collected
+            session.frame = replace(session.frame, max_weight=max(*collected.classes, session.frame.max_weight))
+            replies = self._reprotect([node for node, reply in replies.items() if reply.has_content()])
 
-    def _verify(self, replies: Mapping[int, Message]) -> tuple[dict[int, Accepted], list[float]]:
-        """Return accepted replies by roster index, and requested size classes; log what is left out and why."""
-        accepted: dict[int, Accepted] = {}
-        classes: list[float] = []
-        for node, message in replies.items():
-            party = self.session.directory.party(node)
-            name = str(node) if party is None else party.name
-            if message.has_error():
-                reason = (message.error.reason or "no reason").strip().splitlines()[-1]
-                log(WARNING, "flbc: %s sent no update: %s", name, reason)
-                continue
-            try:
-                reply = _read_reply(message)
-                if reply.submission is None:
-                    classes.append(self._size_class(reply.size_class))
-                else:
-                    index = self._check(reply, reply.submission, name)
-                    accepted[index] = Accepted(reply.submission, reply, self._clear(message))
-            except (ProtocolError, VerificationError, CiphertextError, CodecError) as error:
-                log(WARNING, "flbc: the reply of %s is left out: %s", name, error)
-        return accepted, classes
-
-    def _size_class(self, asked: float) -> float:
-        """Return a requested size class; :class:`ProtocolError` unless it is a power of two that is needed."""
-        if not self.ticket.frame.max_weight < asked <= MAX_WEIGHT or math.frexp(asked)[0] != 0.5:
-            raise ProtocolError("it asks for a size class that is none, or that holds already")
-        return asked
-
-    def _clear(self, message: Message) -> dict[str, Any]:
-        """Return the metrics that the task reveals; a client may not slip in others."""
-        records = message.content.metric_records.values()
-        allowed = self.session.config.reveal_metrics
-        return {name: value for record in records for name, value in record.items() if name in allowed}
-
-    def _check(self, reply: Reply, signed: Signed, name: str) -> int:
-        """Verify one reply of the party called ``name``; return its roster index."""
-        config, roster = self.session.config, self.ticket.roster
-        check_submissions([signed], self.ticket.label, roster, config)
-        value = signed.value
-        if not isinstance(value, Submission) or roster.parties[value.party].name != name:
-            raise VerificationError("it signed as another party")
-        if value.payload != keccak256(reply.payload):
-            raise VerificationError("the payload is not the one it signed")
-        if count_metrics(reply.metric_names) > self.session.plan.codec.max_metrics:
-            raise ProtocolError("it names more metrics than the codec holds")
-        self.combiner.check(reply.payload)
-        return value.party
+    def _reprotect(self, nodes: list[int]) -> dict[int, Message]:
+        """Begin another attempt: the same updates, protected for a new label (S14)."""
+        label = self.ticket.label
+        if label.attempt + 1 >= _MAX_ATTEMPTS:
+            raise AbandonedError(f"{_MAX_ATTEMPTS} attempts were not enough")
+        self.ticket = self.session.ticket(label.round, label.attempt + 1, nodes, label.model)
+        parts = self.ticket.to_wire()
+        messages = [wire.request(wire.REPROTECT, parts, node, self.number) for node in nodes]
+        return exchange(self.session.grid, messages, self.timeout)
 
     def _open(self, request: OpenRequest) -> IntVector:
         """Have the block opened."""
@@ -225,6 +206,8 @@ class SecureRound:
             if not reply.has_error():
                 signed, total = unpack_opening(wire.unseal(reply.content), session.plan.length)
                 check_opening(signed, total, request.block, self.ticket.label, helper.address, session.config)
+                if session.chain is not None:
+                    session.chain.opening = SignedOpening(signed, self.ticket.roster.index(helper.name))
                 return {helper.name: vector_to_bytes(total)}
             reason = (reply.error.reason or "no reason").strip().splitlines()[-1]
             if reply.error.code == wire.REFUSED:  # asking again cannot help
@@ -245,11 +228,3 @@ class SecureRound:
         example = session.mechanism.unit == "example"
         count = sum(party.examples for party in parties) if example else len(parties)
         return session.plan.decode_private(total, session.mechanism.step, count)
-
-
-def _read_reply(message: Message) -> Reply:
-    record = wire.read_record(message.content)
-    if record is None:
-        raise ProtocolError("it is not protected; is SecureMod() the first of the ClientApp's mods?")
-    payload = wire.unseal(message.content) if message.content.array_records else b""
-    return Reply.parse(wire.bytes_of(record, "reply")["reply"], payload)

@@ -13,10 +13,15 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from ..codec import Codec, Frame, Layout, VectorPlan
-from ..crypto.signing import keccak256
 from ..errors import ConfigError
+from ..ledger.record import Book
+from ..ledger.settings import Ledger
+from ..node.attestor import SoftwareAttestor
+from ..node.covenant import Covenant, default_quorum
+from ..node.endorsement import COMMITTEE
+from ..node.settlement import ACCURACY
 from ..node.terms import codec_terms
-from ..node.ticket import Ticket
+from ..node.ticket import Ticket, keys_hash
 from ..privacy import GaussianMechanism, Privacy
 from ..privacy.accountant import affordable_rounds
 from ..privacy.mechanism import plan as plan_mechanism
@@ -24,7 +29,8 @@ from ..roster import TRAIN_ROLE, Party, Roster
 from ..round import NO_HUB, ZERO, RoundLabel
 from ..task import TaskConfig
 from . import wire
-from .directory import Directory
+from .chain import Chain
+from .directory import Card, Directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,7 @@ class Terms:
     key_bits: int
     min_survivors: int
     reveal_metrics: tuple[str, ...]
+    ledger: Ledger | None = None
 
 
 @dataclass
@@ -66,6 +73,10 @@ class Session:
         Hash of the last opened block.
     openings : int
         Sums opened so far.
+    chain : Chain or None
+        The task on the ledger; its roster is fixed.
+    roster : Roster or None
+        With a ledger, whoever takes part in the task.
     """
 
     grid: Grid
@@ -80,6 +91,8 @@ class Session:
     task: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     parent: bytes = ZERO
     openings: int = 0
+    chain: Chain | None = None
+    roster: Roster | None = None
 
     @property
     def helper(self) -> Party | None:
@@ -89,10 +102,8 @@ class Session:
 
     def ticket(self, server_round: int, attempt: int, nodes: Iterable[int], model: bytes) -> Ticket:
         """Label an attempt for these nodes and the helpers."""
-        parties = [party for node in nodes if (party := self.directory.party(node)) is not None]
-        for role in self.helpers:
-            parties += [card.party for card in self.directory.online(self.grid, role).values()]
-        roster = Roster(tuple(sorted(parties, key=lambda party: party.name)))
+        roster = self.roster or self._roster_of(nodes)
+        beacon = None if self.chain is None else self.chain.beacon
         label = RoundLabel(
             task=self.task,
             round=server_round,
@@ -101,12 +112,23 @@ class Session:
             config=self.config.hash,
             model=model,
             frame=self.frame.hash,
-            keys=keccak256(self.keys),
-            chain_id=0,
-            hub=NO_HUB,
+            keys=keys_hash(self.keys, beacon),
+            chain_id=0 if self.chain is None else self.chain.book.chain_id,
+            hub=NO_HUB if self.chain is None else self.chain.book.hub,
             simulation=self.simulation,
         )
-        return Ticket(label, self.config, roster, self.frame, self.keys)
+        return Ticket(label, self.config, roster, self.frame, self.keys, beacon)
+
+    def takes_part(self, node: int) -> bool:
+        """Whether a node may be asked to train: with a ledger, only parties that the task started with."""
+        party = self.directory.party(node)
+        return party is not None and (self.roster is None or party in self.roster.parties)
+
+    def _roster_of(self, nodes: Iterable[int]) -> Roster:
+        parties = [party for node in nodes if (party := self.directory.party(node)) is not None]
+        for role in self.helpers:
+            parties += [card.party for card in self.directory.online(self.grid, role).values()]
+        return Roster(tuple(sorted(parties, key=lambda party: party.name)))
 
     def with_ticket(self, message: Message, stage: str, ticket: Ticket) -> Message:
         """Return a copy of a train or evaluate message that carries the ticket."""
@@ -118,7 +140,13 @@ class Session:
 
 
 def open_session(
-    grid: Grid, directory: Directory, terms: Terms, arrays: ArrayRecord, num_rounds: int, weight_key: str
+    grid: Grid,
+    directory: Directory,
+    terms: Terms,
+    arrays: ArrayRecord,
+    num_rounds: int,
+    weight_key: str,
+    book: Book | None = None,
 ) -> tuple[Session, int]:
     """Fix the terms of a run with the nodes that are online.
 
@@ -133,6 +161,8 @@ def open_session(
         Rounds asked for.
     weight_key : str
         Name of the weight in a MetricRecord.
+    book : Book or None (default: None)
+        The ledger; the task is published and started on it.
 
     Returns
     -------
@@ -164,6 +194,9 @@ def open_session(
                 rounds,
                 num_rounds,
             )
+    roster, covenant = None, None
+    if book is not None and terms.ledger is not None:
+        roster, covenant = _agree(directory.cards(grid).values(), book, terms.ledger, private, terms.reveal_metrics)
     config = TaskConfig(
         scheme=terms.scheme,
         mode=terms.mode,
@@ -176,12 +209,46 @@ def open_session(
         key_bits=terms.key_bits,
         scheme_keys=(helper.party.scheme_key,),
         reveal_metrics=terms.reveal_metrics,
+        ledger=None if covenant is None else covenant.to_dict(),
     )
     session = Session(
         grid, directory, terms.helpers, config, plan, mechanism, helper.keys, helper.simulation,
         plan.first_frame(),
     )  # fmt: skip
+    if book is not None and roster is not None and covenant is not None:
+        started = book.start(config, roster, wire.arrays_hash(arrays))
+        session.task, session.roster = started.task, roster
+        session.chain = Chain(book, covenant, started)
     return session, rounds
+
+
+def _agree(
+    cards: Iterable[Card], book: Book, ledger: Ledger, private: bool, reveal_metrics: tuple[str, ...]
+) -> tuple[Roster, Covenant]:
+    """Fix who takes part in a task on the ledger, and what is agreed about it."""
+    parties = sorted((card.party for card in cards), key=lambda party: party.name)
+    members = [party for party in parties if party.has(COMMITTEE)]
+    if not members:
+        raise ConfigError(
+            "A ledger needs a committee, and no node serves in it; start SuperNodes with --node-config "
+            '\'flbc-role="hospital,committee" …\', or some with flbc-role="committee"'
+        )
+    if private and ledger.accuracy_bps and ACCURACY not in reveal_metrics:
+        raise ConfigError(
+            f"Ledger(accuracy={ledger.accuracy:g}) puts each committee member's accuracy on the chain, outside "
+            f"epsilon; add reveal_metrics=({ACCURACY!r},), or leave accuracy out"
+        )
+    covenant = Covenant(
+        quorum=ledger.quorum or default_quorum(len(members)),
+        election=ledger.election,
+        payout=ledger.payout,
+        accuracy_bps=ledger.accuracy_bps,
+        attestor=SoftwareAttestor.kind,
+        stakes=book.stakes(parties),
+    )
+    roster = Roster(tuple(parties))
+    covenant.check_roster(roster)
+    return roster, covenant
 
 
 def _affordable(privacy: Privacy, num_rounds: int) -> int:

@@ -20,6 +20,9 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from ..codec import Codec
 from ..errors import ConfigError, FlbcError, TooFewNodesError
+from ..ledger.open import open_book
+from ..ledger.record import Book
+from ..ledger.settings import Ledger
 from ..node.pins import Pins
 from ..privacy import Privacy
 from ..roster import TRAIN_ROLE, Party
@@ -31,6 +34,7 @@ from .grid import TrainingGrid
 from .report import RoundReport, log_evaluation
 from .rounds import SecureRound
 from .session import Session, Terms, open_session
+from .settle import settle
 from .wrapped import check_wrapped
 
 
@@ -55,6 +59,7 @@ class SecureStrategy(Strategy):
         reveal_metrics: Sequence[str],
         assume_mean_based: bool,
         pins: Pins | None,
+        ledger: Ledger | None,
     ) -> None:
         self.strategy = check_wrapped(strategy, assume_mean_based)
         if not isinstance(codec, Codec):
@@ -73,12 +78,16 @@ class SecureStrategy(Strategy):
             raise ConfigError(
                 "reveal_metrics belongs to privacy=Privacy(...); without it metrics are averaged as usual"
             )
-        self.privacy, self.codec, self.key_bits = privacy, codec, key_bits
+        if ledger is not None and not isinstance(ledger, Ledger):
+            raise ConfigError("ledger must be a flbc.Ledger, or None to write nothing down")
+        self.privacy, self.codec, self.key_bits, self.ledger = privacy, codec, key_bits, ledger
         self.min_survivors, self.stage_timeout, self.node_wait = min_survivors, stage_timeout, node_wait
         self.reveal_metrics = tuple(sorted(set(reveal_metrics)))
         self._pins = pins
         self._session: Session | None = None
         self._round: SecureRound | None = None
+        #: After a run with a ledger: whether the task was settled and paid.
+        self.settled = False
 
     # ------------------------------------------------------------------ what a scheme adds
     @abstractmethod
@@ -101,6 +110,11 @@ class SecureStrategy(Strategy):
             log(INFO, "\t│\t├── Clipping norm %g; noise added by whoever opens the sum, who is trusted", p.clip_norm)
             shown = ", ".join(self.reveal_metrics) or "none"
             log(INFO, "\t│\t└── Metrics in clear, outside epsilon: %s", shown)
+        if self.ledger is not None:
+            where, bar = self.ledger.url, self.ledger.accuracy
+            log(INFO, "\t│\t├── Ledger: %s; election: %s", where, self.ledger.election)
+            paid = f"if the accuracy reaches {bar:g}" if bar else "for the rounds alone"
+            log(INFO, "\t│\t└── Reward: %g ether, split by %s, %s", self.ledger.reward, self.ledger.payout, paid)
         self.strategy.summary()
 
     def start(
@@ -122,25 +136,58 @@ class SecureStrategy(Strategy):
         TooFewNodesError
             If the nodes that the scheme needs do not appear within ``node_wait``; names the flag to add.
         """
+        book = None if self.ledger is None else open_book(self.ledger)
+        try:
+            return self._start(
+                grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn, book
+            )
+        finally:
+            if book is not None:
+                book.close()
+
+    def _start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int,
+        timeout: float,
+        train_config: ConfigRecord | None,
+        evaluate_config: ConfigRecord | None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
+        book: Book | None,
+    ) -> Result:
         minima = (getattr(self.strategy, name, 0) for name in ("min_train_nodes", "min_available_nodes"))
         parts: dict[str, bytes | str | int] = {"scheme": self.scheme, "key-bits": self.key_bits}
+        parts["committee"] = book is not None
         needed = max(self.min_survivors, *minima)
         directory = Directory(parts, self.helpers, needed, self.stage_timeout, self._pins)
         self._node_seconds = self.node_wait or (20.0 if type(grid).__name__ == "InMemoryGrid" else 120.0)
         directory.wait(grid, self._node_seconds)
         terms = Terms(
             self.scheme, self.mode, self.helpers, self.privacy, self.codec, self.key_bits, self.min_survivors,
-            self.reveal_metrics,
+            self.reveal_metrics, self.ledger,
         )  # fmt: skip
         weight_key = self._key("weighted_by_key", "num-examples")
-        self._session, rounds = open_session(grid, directory, terms, initial_arrays, num_rounds, weight_key)
+        self._session, rounds = open_session(grid, directory, terms, initial_arrays, num_rounds, weight_key, book)
         helper = self._session.helper
         if helper is None:
             raise TooFewNodesError(f"The node that serves as {self.helpers[0]} went away; start it and run again")
         self._scheme_half = self._combiner(self._session, helper)
-        self._training_grid = TrainingGrid(grid, lambda: list(directory.online(grid, TRAIN_ROLE)))
+        self._training_grid = TrainingGrid(grid, lambda: self._trainers(grid))
         arguments = (timeout, train_config, evaluate_config, evaluate_fn)
-        return super().start(self._training_grid, initial_arrays, rounds, *arguments)
+        result = super().start(self._training_grid, initial_arrays, rounds, *arguments)
+        if self._session.chain is not None:
+            self.settled = settle(self._session, self._session.chain, result.arrays, self._evaluation(evaluate_config))
+        return result
+
+    def _trainers(self, grid: Grid) -> list[int]:
+        session = self._started()
+        return [node for node in session.directory.online(grid, TRAIN_ROLE) if session.takes_part(node)]
+
+    def _evaluation(self, config: ConfigRecord | None) -> tuple[str, str, ConfigRecord]:
+        """Return how the wrapped strategy names the records of an evaluate message, and its config."""
+        names = self._key("arrayrecord_key", "arrays"), self._key("configrecord_key", "config")
+        return *names, ConfigRecord(dict(config or {}))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

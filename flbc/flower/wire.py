@@ -19,7 +19,11 @@ from ..errors import ProtocolError
 RECORD = "flbc"
 VERSION = 1
 HELLO, TRAIN, REPROTECT, OPEN, EVALUATE = "hello", "train", "reprotect", "open", "evaluate"
-STAGES = (HELLO, TRAIN, REPROTECT, OPEN, EVALUATE)
+#: With a ledger: sign a block, judge the final model, sign the settlement.
+ATTEST, JUDGE, SETTLE = "attest", "judge", "settle"
+STAGES = (HELLO, TRAIN, REPROTECT, OPEN, EVALUATE, ATTEST, JUDGE, SETTLE)
+#: Stages that come as messages of type ``evaluate``, because the app answers them.
+EVALUATED = (EVALUATE, JUDGE)
 #: flwr.common.constant.ErrorCode.MOD_FAILED_PRECONDITION: the mod refuses.
 REFUSED = 6
 #: flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION
@@ -83,6 +87,15 @@ def unseal(content: RecordDict) -> bytes:
     if len(records) != 1 or set(records[0]) != {PAYLOAD} or records[0][PAYLOAD].stype != PAYLOAD_STYPE:
         raise ProtocolError("The message holds no protected payload; is SecureMod() the first of the ClientApp's mods?")
     return bytes(records[0][PAYLOAD].data)
+
+
+def arrays_hash(record: ArrayRecord) -> bytes:
+    """Hash one model: what the genesis and the settlement name."""
+    arrays: list[Json] = [
+        [name, array.dtype, list(array.shape), array.stype, sha256(array.data).hexdigest()]
+        for name, array in record.items()
+    ]
+    return keccak256(canonical({"arrays": arrays}))
 
 
 def content_hash(content: RecordDict) -> bytes:

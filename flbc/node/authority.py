@@ -30,6 +30,8 @@ from ..schemes import Contribution, IntVector
 from ..schemes.base import vector_from_bytes, vector_to_bytes
 from ..schemes.paillier import PaillierOpener
 from ..task import TaskConfig
+from .covenant import Covenant
+from .endorsement import Endorsement, check_endorsement
 from .identity import Identity
 from .memory import NodeMemory
 from .pins import Pins
@@ -41,28 +43,46 @@ _MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """What the authority is asked to open: block, the signed submissions in it, and the hidden sum."""
+    """What the authority is asked to open.
+
+    Parameters
+    ----------
+    block : Block
+    submissions : tuple of Signed
+        Those in the block.
+    hidden : bytes
+        The hidden sum.
+    endorsement : Endorsement or None
+        Signatures of leader and committee; None without a ledger.
+    """
 
     block: Block
     submissions: tuple[Signed, ...]
     hidden: bytes
+    endorsement: Endorsement | None = None
 
     def header(self) -> bytes:
         """Encode all but the hidden sum."""
         return canonical(
-            {"block": self.block.to_dict(), "submissions": [signed.to_dict() for signed in self.submissions]}
+            {
+                "block": self.block.to_dict(),
+                "submissions": [signed.to_dict() for signed in self.submissions],
+                "endorsement": None if self.endorsement is None else self.endorsement.to_dict(),
+            }
         )
 
     @classmethod
     def parse(cls, header: bytes, hidden: bytes) -> OpenRequest:
         """Undo :meth:`header`; signatures are not checked here."""
         value = parse(header, "request to open")
-        if set(value) != {"block", "submissions"} or not isinstance(value["submissions"], list):
-            raise ProtocolError("A request to open must hold a block and its submissions")
+        if set(value) != {"block", "submissions", "endorsement"} or not isinstance(value["submissions"], list):
+            raise ProtocolError("A request to open must hold a block, its submissions and its endorsement")
         if not isinstance(value["block"], dict):
             raise ProtocolError("The block must be an object")
         submissions = tuple(Signed.from_dict(Submission, entry) for entry in value["submissions"])
-        return cls(Block.from_dict(value["block"]), submissions, hidden)
+        endorsed = value["endorsement"]
+        endorsement = None if endorsed is None else Endorsement.from_dict(endorsed)
+        return cls(Block.from_dict(value["block"]), submissions, hidden, endorsement)
 
 
 class Authority:
@@ -148,6 +168,11 @@ class Authority:
             raise VerificationError("The block does not list exactly the submissions that were sent")
         if len(request.submissions) < max(config.min_survivors, self.pins.policy.min_survivors):
             raise OpeningRefusedError(f"{len(request.submissions)} survivors are fewer than min_survivors")
+        covenant = Covenant.of(config)
+        if covenant is not None:
+            if request.endorsement is None or ticket.beacon is None or block.parent != ticket.beacon.parent:
+                raise VerificationError("With a ledger only a block that leader and committee signed is opened")
+            check_endorsement(block, ticket.roster, covenant, label.domain, request.endorsement)
         return check_submissions(request.submissions, label, ticket.roster, config)
 
 

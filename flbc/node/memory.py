@@ -1,4 +1,4 @@
-"""What a node must remember over a restart: an SQLite file in a 0700 directory, itself 0600 (S3, S5, S8, S14, S20).
+"""What a node must remember over a restart: an SQLite file in a 0700 directory, itself 0600 (S3, S5, S8, S9, S14, S20).
 
 SQLite gives what these rules need: a write is on disk (``synchronous=FULL``) before it is acted on, and two processes
 that ask at once are serialised (``BEGIN IMMEDIATE``).
@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS trained (
 CREATE TABLE IF NOT EXISTS answered (
     label BLOB PRIMARY KEY, task BLOB NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
     reply BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS signed (
+    label BLOB PRIMARY KEY, task BLOB NOT NULL, block BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS spent (task BLOB PRIMARY KEY, epsilon REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS opened (
     task BLOB NOT NULL, round INTEGER NOT NULL, block BLOB NOT NULL, answer BLOB,
@@ -121,6 +123,21 @@ class NodeMemory:
             db.execute("INSERT OR IGNORE INTO answered VALUES (?, ?, ?, ?, ?)", row)
             (kept,) = db.execute("SELECT reply FROM answered WHERE label = ?", (label.hash,)).fetchone()
         return bytes(kept)
+
+    # ------------------------------------------------------------------ block (S9)
+    def sign_once(self, task: bytes, label: bytes, block: bytes) -> None:
+        """Remember the one block that may be signed under ``label``, before it is.
+
+        Raises
+        ------
+        StaleLabelError
+            If another block was signed under this label: two of them are equivocation, and cost the stake.
+        """
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO signed VALUES (?, ?, ?)", (label, task, block))
+            (known,) = db.execute("SELECT block FROM signed WHERE label = ?", (label,)).fetchone()
+        if known != block:
+            raise StaleLabelError("This node signed another block under this label; a new attempt is needed")
 
     # ------------------------------------------------------------------ opening (S8, S20)
     def reserve(

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from ..codec import EncodedUpdate, Layout
 from ..codec.layout import check_finite
 from ..crypto.signing import keccak256
-from ..encoding import canonical, parse
+from ..encoding import canonical, parse, unhex
 from ..errors import CodecError, PolicyError, ProtocolError
 from ..privacy.clipping import clip_update
 from ..privacy.mechanism import GaussianMechanism
 from ..round import ZERO, Signed, Submission
 from ..schemes.paillier import PaillierProtector
 from ..task import TaskConfig
+from .attestor import Attestor, SoftwareAttestor
+from .draw import make_draw
 from .identity import Identity
 from .memory import NodeMemory
 from .pins import Pins
@@ -93,30 +95,35 @@ class Reply:
         In clear; the values are inside the sum.
     size_class : float
         Power of two above the weight when the frame's largest weight does not hold it; else 0.
+    proof : bytes
+        Proof of the submission's draw (:mod:`flbc.node.draw`); empty without a ledger.
     """
 
     submission: Signed | None
     payload: bytes = b""
     metric_names: tuple[str, ...] = ()
     size_class: float = 0.0
+    proof: bytes = b""
 
     def header(self) -> bytes:
         """Encode all but the payload."""
         signed = None if self.submission is None else self.submission.to_dict()
+        metrics, size_class = list(self.metric_names), float(self.size_class)
         return canonical(
-            {"submission": signed, "metrics": list(self.metric_names), "size_class": float(self.size_class)}
+            {"submission": signed, "metrics": metrics, "size_class": size_class, "proof": self.proof.hex()}
         )
 
     @classmethod
     def parse(cls, header: bytes, payload: bytes) -> Reply:
         """Undo :meth:`header`; nothing is verified but the form."""
         value = parse(header, "reply")
-        if set(value) != {"submission", "metrics", "size_class"} or not isinstance(value["metrics"], list):
-            raise ProtocolError("A reply must hold submission, metrics and size_class")
+        if set(value) != {"submission", "metrics", "size_class", "proof"} or not isinstance(value["metrics"], list):
+            raise ProtocolError("A reply must hold submission, metrics, size_class and proof")
         if not isinstance(value["size_class"], float) or not math.isfinite(value["size_class"]):
             raise ProtocolError("The size class must be a finite number")
         signed = None if value["submission"] is None else Signed.from_dict(Submission, value["submission"])
-        return cls(signed, payload, tuple(str(name) for name in value["metrics"]), value["size_class"])
+        proof = unhex(value["proof"], None, "proof")
+        return cls(signed, payload, tuple(str(name) for name in value["metrics"]), value["size_class"], proof)
 
 
 class Participant:
@@ -131,6 +138,7 @@ class Participant:
 
     def __init__(self, me: Identity, pins: Pins, memory: NodeMemory) -> None:
         self.me, self.pins, self.memory = me, pins, memory
+        self.attestor: Attestor = SoftwareAttestor()
 
     def must_train(self, ticket: Ticket, model: bytes) -> bool:
         """Check a train ticket; False when this round's update is kept already and only needs protection.
@@ -197,10 +205,14 @@ class Participant:
         encoded = self._encode(ticket, trained)
         nonce = secrets.token_bytes(32)
         payload = self._protector(ticket).protect(encoded.values, ticket.label.hash, nonce)
-        coarse_ms = -(-trained.compute_ms // 1000) * 1000
-        submission = Submission(ticket.label.hash, index, 0, coarse_ms, nonce, keccak256(payload), ZERO, ZERO)
+        draw, proof, proof_hash = 0, b"", ZERO
+        if ticket.beacon is not None:  # for the block after this one, so that its leader is known beforehand
+            draw, proof = make_draw(self.me.keys, ticket.beacon.seed, ticket.beacon.height + 1)
+            proof_hash = keccak256(proof)
+        compute_ms = self.attestor.attest(trained.compute_ms)
+        submission = Submission(ticket.label.hash, index, draw, compute_ms, nonce, keccak256(payload), ZERO, proof_hash)
         signed = Signed.make(submission, self.me.keys.signing, ticket.label.domain)
-        reply = Reply(signed, payload, encoded.metric_names)
+        reply = Reply(signed, payload, encoded.metric_names, proof=proof)
         header = reply.header()
         return _unpack_reply(
             self.memory.keep_answer(ticket.label, len(header).to_bytes(4, "big") + header + reply.payload)

@@ -15,10 +15,14 @@ from ..errors import PolicyError, ProtocolError, RosterError, SignatureError
 from ..roster import Party, Roster
 from ..round import NO_HUB, Hello, RoundLabel, SchemeKey, Signed, domain
 from ..task import TaskConfig
+from .covenant import Beacon, check_covenant
 from .identity import Identity
 from .memory import NodeMemory
 from .pins import Pins
 from .terms import sum_spec
+
+#: Members of a ticket on the wire.
+PARTS = ("label", "config", "roster", "frame", "keys", "beacon")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Ticket:
     frame : Frame
     keys : bytes
         What every client needs of the scheme, e.g. the authority's signed public key.
+    beacon : Beacon or None
+        Where the chain stands; None without a ledger.
     """
 
     label: RoundLabel
@@ -40,13 +46,14 @@ class Ticket:
     roster: Roster
     frame: Frame
     keys: bytes
+    beacon: Beacon | None = None
 
     def __post_init__(self) -> None:
         parts = {
             "roster": self.roster.hash,
             "config": self.config.hash,
             "frame": self.frame.hash,
-            "keys": keccak256(self.keys),
+            "keys": keys_hash(self.keys, self.beacon),
         }
         for name, digest in parts.items():
             if getattr(self.label, name) != digest:
@@ -60,12 +67,13 @@ class Ticket:
             "roster": self.roster.encoded,
             "frame": self.frame.encoded,
             "keys": self.keys,
+            "beacon": b"" if self.beacon is None else self.beacon.encoded,
         }
 
     @classmethod
     def from_wire(cls, parts: dict[str, bytes]) -> Self:
         """Parse and check that the parts are those of the label."""
-        for name in ("label", "config", "roster", "frame", "keys"):
+        for name in PARTS:
             if not isinstance(parts.get(name), bytes):
                 raise ProtocolError(f"The ticket lacks its {name}")
         return cls(
@@ -74,6 +82,7 @@ class Ticket:
             Roster.decode(parts["roster"]),
             Frame.decode(parts["frame"]),
             parts["keys"],
+            Beacon.decode(parts["beacon"]) if parts["beacon"] else None,
         )
 
     @cached_property
@@ -83,6 +92,11 @@ class Ticket:
         if len(found) != 1:
             raise RosterError(f"The roster must name exactly one authority, not {len(found)}")
         return found[0][1]
+
+
+def keys_hash(keys: bytes, beacon: Beacon | None) -> bytes:
+    """Return what a label commits to as ``keys``: the scheme's keys and, with a ledger, the beacon."""
+    return keccak256(keys) if beacon is None else keccak256(keccak256(keys) + keccak256(beacon.encoded))
 
 
 def admit(ticket: Ticket, me: Identity, pins: Pins, memory: NodeMemory) -> int:
@@ -112,6 +126,8 @@ def admit(ticket: Ticket, me: Identity, pins: Pins, memory: NodeMemory) -> int:
         raise RosterError("The roster lists this node with keys, roles or a number of examples that are not its own")
     pins.check_roster(ticket.roster)
     pins.policy.check(ticket.config)
+    pins.policy.check_chain(ticket.label.chain_id, ticket.label.hub)
+    check_covenant(ticket.config, ticket.roster, ticket.label, ticket.beacon)
     if ticket.config.mode != "authority":
         raise ProtocolError("This version of flbc knows no other mode of opening than 'authority'")
     sum_spec(ticket.config)  # refuses a configuration that contradicts itself
