@@ -53,9 +53,9 @@ library EcVrf {
     /// 2 Y is not on the curve, its abscissa is >= Q, or its address is not `key`;
     /// 3 Gamma is not on the curve or its abscissa is >= Q;
     /// 4 c = 0, s = 0 or s >= Q;
-    /// 5 (ux, uy) is not s*G - c*Y;
-    /// 6 a witness does not show that its candidate is no abscissa, or has not its unique form;
-    /// 7 (x_k, hy) is not on the curve, hy is odd, or x_k >= Q;
+    /// 5 a witness does not show that its candidate is no abscissa, or has not its unique form;
+    /// 6 (x_k, hy) is not on the curve, hy is odd, or x_k >= Q;
+    /// 7 (ux, uy) is not s*G - c*Y;
     /// 8 (shx, shy) is not s*H;
     /// 9 (cgx, cgy) is not c*Gamma;
     /// 10 inv is not the reduced inverse of cgx - shx;
@@ -124,15 +124,15 @@ library EcVrf {
             x = uint256(sha256(message));
             uint256 root = _word(proof, FIXED + 32 * i);
             if (x >= P) {
-                if (root != 0) revert BadProof(6);
+                if (root != 0) revert BadProof(5);
             } else if (root >= P || root & 1 != 0 || mulmod(root, root, P) != P - _cubic(x)) {
-                revert BadProof(6);
+                revert BadProof(5);
             }
         }
         message[67] = bytes1(uint8(witnesses));
         x = uint256(sha256(message));
         uint256 hy = _word(proof, HY_AT);
-        if (!_usable(x, hy) || hy & 1 != 0) revert BadProof(7);
+        if (!_usable(x, hy) || hy & 1 != 0) revert BadProof(6);
     }
 
     /// @dev The four scalar products, by three calls. The arguments r are below Q and, as no point of the curve has
@@ -144,7 +144,7 @@ library EcVrf {
         uint256 minusSx = Q - mulmod(s, x, Q);
         uint256 minusCx = Q - mulmod(c, x, Q);
         if (!_is(ecrecover(bytes32(minusSx), _recovery(y), bytes32(x), bytes32(minusCx)), proof, U_AT)) {
-            revert BadProof(5);
+            revert BadProof(7);
         }
         if (!_is(ecrecover(0, 27, bytes32(hx), bytes32(mulmod(s, hx, Q))), proof, SH_AT)) revert BadProof(8);
         (x, y) = _point(proof, GAMMA_AT);
