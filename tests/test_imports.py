@@ -80,6 +80,12 @@ def test_only_the_ledger_imports_web3():
         assert all(file.startswith("ledger/") for file in importers(package)), package
 
 
+def test_nodes_use_the_ledgers_pure_files_only():
+    files = [names for file, names in IMPORTS.items() if file.startswith("node/")]
+    used = {".".join(name.split(".")[:3]) for names in files for name in names if name.startswith("flbc.ledger")}
+    assert used == {"flbc.ledger.packing", "flbc.ledger.payouts"}
+
+
 def test_only_interop_imports_phe():
     assert importers("phe") == {"crypto/phe_interop.py"}
 
@@ -96,7 +102,26 @@ def test_nothing_but_apps_imports_the_flower_room():
         ("codec", {"codec", "crypto", "encoding", "errors"}),
         ("privacy", {"privacy", "errors"}),
         ("schemes", {"schemes", "crypto", "errors"}),
-        ("node", {"node", "codec", "crypto", "encoding", "errors", "privacy", "roster", "round", "schemes", "task"}),
+        # Of the ledger only the packed forms and the payout rule, which load no web3.
+        (
+            "node",
+            {
+                "node",
+                "codec",
+                "crypto",
+                "election",
+                "encoding",
+                "errors",
+                "ledger",
+                "privacy",
+                "roster",
+                "round",
+                "schemes",
+                "task",
+                "tokens",
+            },
+        ),
+        ("ledger", {"ledger", "crypto", "election", "encoding", "errors", "node", "roster", "round", "task", "tokens"}),
     ],
 )
 def test_arrows_go_one_way(room, allowed):

@@ -226,6 +226,7 @@ def _agree(
     cards: Iterable[Card], book: Book, ledger: Ledger, private: bool, reveal_metrics: tuple[str, ...]
 ) -> tuple[Roster, Covenant]:
     """Fix who takes part in a task on the ledger, and what is agreed about it."""
+    cards = list(cards)
     parties = sorted((card.party for card in cards), key=lambda party: party.name)
     members = [party for party in parties if party.has(COMMITTEE)]
     if not members:
@@ -237,6 +238,11 @@ def _agree(
         raise ConfigError(
             f"Ledger(accuracy={ledger.accuracy:g}) puts each committee member's accuracy on the chain, outside "
             f"epsilon; add reveal_metrics=({ACCURACY!r},), or leave accuracy out"
+        )
+    if any(card.simulation != book.simulation for card in cards):
+        raise ConfigError(
+            "The contracts were deployed for simulation and the nodes have their own keys, or the other way round; "
+            "deploy with or without `flbc deploy --simulation`, to match the nodes"
         )
     covenant = Covenant(
         quorum=ledger.quorum or default_quorum(len(members)),

@@ -78,6 +78,8 @@ class Book(Protocol):
 
     chain_id: int
     hub: bytes
+    #: Whether the contracts are for development identities.
+    simulation: bool
     #: Where the final model can be had.
     link: str
 

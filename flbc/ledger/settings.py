@@ -39,8 +39,8 @@ class Ledger:
         Where the final model can be had; goes on the chain.
     require_final : bool (default: False)
         Wait for each round's record to be final before the next; otherwise records are queued and land in order.
-    confirmations : int (default: 1)
-        Blocks on top of a record's until it counts as final.
+    confirmations : int or None (default: None)
+        Blocks on top of a record's until it counts as final; None: 0 on development chains, else 12.
     key : str, Path or None (default: None)
         Key file of the relayer, the account that pays gas and has no rights (S4). None: the development account.
     deployment : str, Path or None (default: None)
@@ -67,7 +67,7 @@ class Ledger:
     quorum: int | None = None
     link: str = ""
     require_final: bool = False
-    confirmations: int = 1
+    confirmations: int | None = None
     key: str | Path | None = None
     deployment: str | Path | None = None
     publish_wait: float = 3600.0
@@ -84,7 +84,7 @@ class Ledger:
             raise ConfigError(f"Ledger needs payout in {PAYOUT_RULES} and election in {ELECTIONS}")
         if self.quorum is not None and (type(self.quorum) is not int or self.quorum < 1):
             raise ConfigError("Ledger(quorum=...) must be a positive integer, or None for more than two thirds")
-        if self.confirmations < 0 or self.publish_wait < 0 or self.settle_wait < 0:
+        if min(self.confirmations or 0, self.publish_wait, self.settle_wait) < 0:
             raise ConfigError("Ledger needs confirmations, publish_wait and settle_wait of at least 0")
         if self.publisher:
             parse_address(self.publisher)

@@ -18,6 +18,7 @@ class MemoryBook:
     chain_id: int = 31337
     hub: bytes = b"\x11" * 20
     link: str = ""
+    simulation: bool = True
     reward: int = 10**18
     stake: dict[str, int] = field(default_factory=dict)
     records: list[RoundRecord] = field(default_factory=list)

@@ -1,0 +1,231 @@
+"""The ledger of one run: records go through an outbox to the hub, in order, whatever the chain's node does."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from logging import getLogger
+from pathlib import Path
+
+from ..crypto import keystore
+from ..crypto.signing import SigningKey, checksum_address
+from ..errors import ConfigError, FlbcError, LedgerError, RevertedError
+from ..node.identity import key_password
+from ..roster import Party, Roster
+from ..task import TaskConfig
+from . import accounts, deployment, development, publishing
+from .chain import Chain, connect
+from .deployment import Deployment
+from .hub import Hub
+from .outbox import Outbox
+from .packing import GWEI
+from .publishing import TaskFile
+from .record import RoundRecord, SettleRecord, Started
+from .settings import EMBEDDED, Ledger
+
+_LOG = getLogger("flwr")
+# Limits, not costs: see contracts/gas.json for those.
+_ROUND_GAS, _ROUND_PARTY_GAS = 600_000, 12_000
+_SETTLE_GAS, _SETTLE_PARTY_GAS = 600_000, 12_000
+#: Blocks after which a public chain is not expected to undo a record.
+_CONFIRMATIONS = 12
+#: Seconds between two looks at what is queued.
+_PUMP_SECONDS = 0.5
+
+
+class ChainBook:
+    """Writes one run to a chain. Made by :meth:`open`; see :class:`flbc.ledger.record.Book`."""
+
+    def __init__(self, settings: Ledger, hub: Hub, outbox: Outbox) -> None:
+        self._settings, self._hub, self._outbox = settings, hub, outbox
+        self.chain_id, self.hub, self.link = hub.chain.chain_id, hub.address, settings.link
+        self.simulation = hub.deployment.simulation
+        self._roster: Roster | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._trouble = ""
+
+    @classmethod
+    def open(cls, settings: Ledger) -> ChainBook:
+        """Connect, check chain, contracts and relayer.
+
+        Raises
+        ------
+        ConfigError, LedgerError
+            With what to do.
+        """
+        chain = connect(settings.url)
+        try:
+            key = relayer_key(chain, settings.key)
+            depth = settings.confirmations
+            if depth is None:
+                depth = 0 if chain.development else _CONFIRMATIONS
+            outbox = Outbox(chain, key, development.outbox_path(chain, key.address), depth)
+            try:
+                hub = Hub(chain, _deployment(chain, outbox, settings))
+            except BaseException:
+                outbox.close()
+                raise
+        except BaseException:
+            chain.close()
+            raise
+        return cls(settings, hub, outbox)
+
+    # ------------------------------------------------------------------ before the first round
+    def stakes(self, parties: Sequence[Party]) -> dict[str, int]:
+        """Return every party's stake in gwei, after checking that the Registry holds exactly its keys."""
+        if self.simulation:
+            development.enroll(self._hub, self._outbox, parties, self._settings.reward_wei)
+        members = {party.name: self._hub.registry.find(party)[1] for party in parties}
+        return {name: member.stake // GWEI for name, member in members.items()}
+
+    def start(self, config: TaskConfig, roster: Roster, model: bytes) -> Started:
+        """Have the task published and started, and its seed drawn.
+
+        On contracts for simulation the run does it itself; else it writes the task's file and waits for the publisher.
+        """
+        settings, parties = self._settings, len(roster.parties)
+        self._roster = roster
+        self._outbox.check_funds(config.rounds + 2, _ROUND_GAS + _ROUND_PARTY_GAS * parties)
+        file = TaskFile(
+            1, self.chain_id, self.hub, secrets.token_bytes(32), model, config.encoded, roster.encoded,
+            settings.reward_wei, int(settings.deadline),
+        )  # fmt: skip
+        task = self._publish(file) if self.simulation else self._published(file)
+        publishing.draw_seed(self._hub, self._outbox, task)
+        _LOG.info("flbc: task %s on chain %d, hub %s", task.hex(), self.chain_id, checksum_address(self.hub))
+        return publishing.started(self._hub, task)
+
+    def _publish(self, file: TaskFile) -> bytes:
+        key = development.publisher_key()
+        with Outbox(self._hub.chain, key, development.outbox_path(self._hub.chain, key.address)) as outbox:
+            task = publishing.publish(self._hub, outbox, file, file.reward, file.seconds)
+            publishing.start(self._hub, outbox, task, file, key)
+        return task
+
+    def _published(self, file: TaskFile) -> bytes:
+        """Wait for the publisher to publish and start this very task."""
+        settings, path = self._settings, file.save()
+        _LOG.info(
+            "flbc: waiting up to %.0f s for the publisher: flbc task publish %s --rpc %s --key PUBLISHER.key",
+            settings.publish_wait, path, settings.url,
+        )  # fmt: skip
+        first, end = self._hub.chain.height(), time.monotonic() + settings.publish_wait
+        while True:
+            for task, publisher in publishing.published(self._hub, file.genesis, max(0, first - 1)):
+                wanted = settings.publisher
+                if (not wanted or checksum_address(publisher) == wanted) and self._hub.task(task).status == "started":
+                    return task
+            if time.monotonic() > end:
+                raise LedgerError(
+                    f"Nobody published and started the task within {settings.publish_wait:g} s; the publisher runs "
+                    f"`flbc task publish {path} --rpc {settings.url} --key PUBLISHER.key`; then start the run again"
+                )
+            time.sleep(1)
+
+    # ------------------------------------------------------------------ rounds
+    def record(self, record: RoundRecord) -> None:
+        """Queue a block; with ``require_final`` wait until nothing can undo it."""
+        label = record.label
+        key = f"round/{label.task.hex()}/{label.round}/{label.attempt}"
+        parties = len(record.submissions) + len(record.votes)
+        self._outbox.submit(key, self._hub.submit_round(record), _ROUND_GAS + _ROUND_PARTY_GAS * parties)
+        self._pump_in_background()
+        if self._settings.require_final:
+            self._wait(key, float("inf"))
+
+    def settle(self, record: SettleRecord) -> None:
+        """Write the settlement after everything that is queued; in simulation fetch the payouts too.
+
+        Raises
+        ------
+        RevertedError
+            If the contract refuses it.
+        LedgerError
+            If it is not on the chain in time; it stays queued.
+        """
+        key = f"settle/{record.token.task.hex()}"
+        parties = len(record.payouts) // 18 + len(record.votes)
+        self._outbox.submit(key, self._hub.settle(record), _SETTLE_GAS + _SETTLE_PARTY_GAS * parties)
+        self._wait(key, self._settings.settle_wait)
+        if self.simulation and self._roster is not None:
+            development.claim_all(self._hub, record.token.task, self._roster.parties, record.payouts)
+
+    def _wait(self, key: str, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self._outbox.wait(key, min(30.0, max(0.1, end - time.monotonic())), final=self._settings.require_final)
+                return
+            except RevertedError:
+                raise
+            except LedgerError as error:
+                if time.monotonic() >= end:
+                    raise LedgerError(
+                        f"{error}. It stays queued: `flbc task sync --rpc {self._settings.url}` sends it"
+                    ) from None
+                self._tell(str(error))
+
+    def _pump_in_background(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._pump, name="flbc-outbox", daemon=True)
+            self._thread.start()
+
+    def _pump(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if not self._outbox.pump():
+                    self._trouble = ""
+            except FlbcError as error:
+                self._tell(str(error))
+            self._stop.wait(_PUMP_SECONDS)
+
+    def _tell(self, trouble: str) -> None:
+        """Log what keeps records from landing, once."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            _LOG.warning("flbc: the ledger has to wait, records are queued in order: %s", trouble)
+
+    def close(self) -> None:
+        """Stop sending; what is queued stays in the outbox."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            left = self._outbox.pending()
+            if left:
+                _LOG.warning("flbc: %d records are still queued; `flbc task sync` sends them", len(left))
+        self._outbox.close()
+        self._hub.chain.close()
+
+
+def relayer_key(chain: Chain, path: str | Path | None) -> SigningKey:
+    """Return the key of the account that pays gas: from a key file, or the development account's.
+
+    Raises
+    ------
+    ConfigError
+        If there is no key file and this is no development chain.
+    """
+    if path is not None:
+        return keystore.load(Path(path), key_password({})).signing
+    if not chain.development:
+        raise ConfigError(
+            f"Chain {chain.chain_id} is no development chain: name the relayer's key file, Ledger(key=...) or "
+            "run-config ledger.key; `flbc keys new relayer` makes one, which needs some ether for gas"
+        )
+    return accounts.development_key()
+
+
+def _deployment(chain: Chain, outbox: Outbox, settings: Ledger) -> Deployment:
+    """Return the checked deployment; the embedded chain gets one of its own."""
+    if settings.deployment is not None:
+        found = Deployment.load(Path(settings.deployment))
+        deployment.check(chain, found)
+        return found
+    if settings.url.partition(":")[0] == EMBEDDED and not deployment.path_of(chain.chain_id, chain.genesis).exists():
+        made = deployment.deploy(chain, outbox, authority=outbox.account, unbonding=3600, simulation=True)
+        made.save()
+        return made
+    return deployment.find(chain)
