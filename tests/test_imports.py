@@ -121,7 +121,22 @@ def test_nothing_but_apps_imports_the_flower_room():
                 "tokens",
             },
         ),
-        ("ledger", {"ledger", "crypto", "election", "encoding", "errors", "node", "roster", "round", "task", "tokens"}),
+        (
+            "ledger",
+            {
+                "ledger",
+                "crypto",
+                "election",
+                "encoding",
+                "errors",
+                "node",
+                "privacy",
+                "roster",
+                "round",
+                "task",
+                "tokens",
+            },
+        ),
     ],
 )
 def test_arrows_go_one_way(room, allowed):
