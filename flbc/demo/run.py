@@ -1,6 +1,7 @@
-"""``make demo``: a real ``flwr run`` of ``strategies/paillier`` in its own Flower home, cleaned up afterwards.
+"""``make demo``: a real ``flwr run`` of ``strategies/paillier`` in its own Flower home, then an audit of its ledger.
 
-Everything it starts listens on loopback, on free ports, and is stopped by its process id.
+Everything it starts listens on loopback, on free ports, and is stopped by its process id. What stays is the embedded
+chain in FLBC_HOME, so that ``flbc audit`` works tomorrow.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from pathlib import Path
 FEDERATION = "num-supernodes=5 client-resources-num-cpus=1"
 
 
-def run_demo(app: Path | None = None, overrides: str = "") -> int:
-    """Run the demo; return 0 only if Flower says that the run was completed.
+def run_demo(app: Path | None = None, overrides: str = "", audit: bool = True) -> int:
+    """Run the demo; return 0 only if Flower says that the run was completed and the audit has no doubt.
 
     Parameters
     ----------
@@ -30,6 +31,8 @@ def run_demo(app: Path | None = None, overrides: str = "") -> int:
         The Flower app; None: ``strategies/paillier`` of the source tree.
     overrides : str (default: "")
         Run-config overrides, as for ``flwr run -c``.
+    audit : bool (default: True)
+        Audit the task on the embedded chain afterwards.
     """
     app = app or Path(__file__).resolve().parents[2] / "strategies" / "paillier"
     if not (app / "pyproject.toml").exists():
@@ -39,7 +42,11 @@ def run_demo(app: Path | None = None, overrides: str = "") -> int:
         # `flwr run` exits with 0 even when the run failed, so Flower is asked afterwards.
         command = ["flwr", "run", str(app), "--stream", "--federation-config", FEDERATION]
         subprocess.run(command + (["-c", overrides] if overrides else []), env=environment, check=False)
-        return report_status(environment)
+        status = report_status(environment)
+    if status == 0 and audit:  # the processes that held the chain have ended
+        print("\nflbc audit: everything again, from the chain alone", flush=True)
+        status = subprocess.run(["flbc", "audit"], env=environment, check=False).returncode
+    return status
 
 
 def report_status(environment: Mapping[str, str]) -> int:
@@ -58,14 +65,18 @@ def report_status(environment: Mapping[str, str]) -> int:
 
 @contextmanager
 def flower_home(keep: bool = False) -> Iterator[dict[str, str]]:
-    """Yield an environment with an own FLWR_HOME and FLBC_HOME, and free ports; stop what ran there at the end."""
+    """Yield an environment with an own FLWR_HOME and free ports; at the end, stop what ran there and clean up.
+
+    What simulated nodes keep in FLBC_HOME during a run is removed, the chain and its records stay.
+    """
     home = Path(tempfile.mkdtemp(prefix="flbc-demo-"))
+    runs = Path(os.environ.get("FLBC_HOME") or Path.home() / ".flbc") / "runs"
+    before = set(runs.iterdir()) if runs.exists() else set()
     ports = free_ports(2)
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "FLWR_HOME": str(home / "flwr"),
-        "FLBC_HOME": str(home / "flbc"),
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(ports[0]),
         "FLWR_LOCAL_CONTROL_API_PORT": str(ports[1]),
         # Otherwise the SuperLink runs `uv sync` on the app before every run, which needs the internet.
@@ -80,6 +91,8 @@ def flower_home(keep: bool = False) -> Iterator[dict[str, str]]:
         stop_processes_of(home)
         if not keep:
             shutil.rmtree(home, ignore_errors=True)
+            for made in set(runs.iterdir()) - before if runs.exists() else ():
+                shutil.rmtree(made, ignore_errors=True)
 
 
 def free_ports(count: int) -> list[int]:

@@ -60,6 +60,7 @@ def main(grid: Grid, context: Context) -> None:
         stage_timeout=settings.stage_timeout,
         node_wait=settings.node_wait or None,
         reveal_metrics=settings.reveal_metrics if settings.privacy else (),
+        ledger=settings.ledger,
     )  # fmt: skip
     strategy.rounds, strategy.last = settings.rounds, {}
     weights = {"linear.weight": np.zeros((1, len(FEATURE_NAMES))), "linear.bias": np.zeros(1)}

@@ -9,6 +9,7 @@ from typing import Any, Self
 from ...codec import Codec
 from ...demo.baselines import Settings
 from ...errors import ConfigError
+from ...ledger.settings import Ledger
 from ...privacy import Privacy
 
 PRIVACY_UNITS = ("none", "example", "client")
@@ -33,6 +34,7 @@ class AppSettings:
     node_wait: float
     reveal_metrics: tuple[str, ...]
     compare: bool
+    ledger: Ledger | None
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self:
@@ -70,6 +72,7 @@ class AppSettings:
             node_wait=_get(config, "node-wait", float),
             reveal_metrics=tuple(filter(None, (n.strip() for n in _get(config, "reveal-metrics", str).split(",")))),
             compare=_get(config, "compare", bool),
+            ledger=_ledger(config),
         )
 
     @property
@@ -100,6 +103,31 @@ class AppSettings:
             local_steps=self.local_steps,
             clip_norm=self.clip_norm,
         )
+
+
+def _ledger(config: Mapping[str, Any]) -> Ledger | None:
+    """Return the strategy's ``ledger`` argument from the keys ``ledger.*``; an empty ``ledger.url`` means none."""
+    url = _get(config, "ledger.url", str)
+    if not url:
+        return None
+    confirmations = _get(config, "ledger.confirmations", int)
+    return Ledger(
+        url=url,
+        reward=_get(config, "ledger.reward", float),
+        accuracy=_get(config, "ledger.accuracy", float),
+        deadline=_get(config, "ledger.deadline", float),
+        payout=_get(config, "ledger.payout", str),
+        election=_get(config, "ledger.election", str),
+        quorum=_get(config, "ledger.quorum", int) or None,
+        link=_get(config, "ledger.link", str),
+        require_final=_get(config, "ledger.require-final", bool),
+        confirmations=None if confirmations < 0 else confirmations,
+        key=_get(config, "ledger.key", str) or None,
+        deployment=_get(config, "ledger.deployment", str) or None,
+        publish_wait=_get(config, "ledger.publish-wait", float),
+        settle_wait=_get(config, "ledger.settle-wait", float),
+        publisher=_get(config, "ledger.publisher", str),
+    )
 
 
 def _get(config: Mapping[str, Any], key: str, kind: type) -> Any:
