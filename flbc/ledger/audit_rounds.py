@@ -130,7 +130,7 @@ class RoundAudit:
             votes = self._votes(record, Vote(label, block.hash))
 
         self._draws = {entry.party: entry.draw for entry in submissions}
-        self.accepted.update(self._draws)
+        self.accepted.update(list(self._draws))  # a mapping would be added up
         self.head = block.hash
         epsilon = None
         if opening:
