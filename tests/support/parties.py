@@ -15,6 +15,7 @@ from flbc.crypto.keystore import PartyKeys
 from flbc.crypto.signing import keccak256
 from flbc.node import Authority, Identity, NodeMemory, Participant, Pins, Policy, Ticket
 from flbc.node.authority import OpenRequest
+from flbc.node.covenant import Covenant
 from flbc.node.participant import Reply, Trained
 from flbc.node.terms import codec_terms, sum_spec
 from flbc.node.ticket import paillier_keys
@@ -59,8 +60,10 @@ class Consortium:
         policy: Policy | None = None,
         rounds: int = 5,
         examples: int = 50,
+        roles: tuple[str, ...] = ("hospital",),
+        covenant: Covenant | None = None,
     ) -> Consortium:
-        me = {name: identity(name, ("hospital",), examples=examples) for name in HOSPITALS}
+        me = {name: identity(name, roles, examples=examples) for name in HOSPITALS}
         me["authority"] = identity("authority", ("authority",), key)
         fingerprint = key.public.fingerprint
         parties = [who.party(fingerprint if name == "authority" else b"") for name, who in me.items()]
@@ -78,6 +81,7 @@ class Consortium:
             key_bits=key.public.bits,
             scheme_keys=(fingerprint,),
             reveal_metrics=(),
+            ledger=None if covenant is None else covenant.to_dict(),
         )
         made = cls(folder, me, pins, key, config, plan, b"", plan.first_frame(), secrets.token_bytes(32))
         made.keys = paillier_keys(key.public, made.authority().scheme_key())
