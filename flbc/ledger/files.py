@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from ..errors import ChainBusyError
+from ..errors import ChainBusyError, LedgerError
 
 
 def home() -> Path:
@@ -15,9 +15,19 @@ def home() -> Path:
 
 
 def private_file(path: Path) -> Path:
-    """Make sure that ``path`` exists with mode 0600, and its directory, if it has to be made, with 0700."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    """Make sure that ``path`` exists with mode 0600, and its directory, if it has to be made, with 0700.
+
+    Raises
+    ------
+    LedgerError
+        If it cannot be made or opened.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise LedgerError(f"Cannot open or make {path}: {reason}; check the path, or set FLBC_HOME") from None
     return path
 
 

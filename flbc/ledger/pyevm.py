@@ -76,7 +76,11 @@ class Backend(PyEVMBackend):  # type: ignore[misc]
 
     def send_raw_transaction(self, raw_transaction: bytes) -> bytes:
         """Apply a signed transaction; py-evm itself would take one that was signed for another chain."""
-        transaction = self.chain.get_transaction_builder().decode(raw_transaction)
+        try:
+            transaction = self.chain.get_transaction_builder().decode(raw_transaction)
+            transaction.validate()
+        except Exception as error:  # RLP, signature and type errors have nothing in common
+            raise ValidationError(f"not a signed transaction: {error}") from None
         if transaction.chain_id not in (None, CHAIN_ID):
             raise ValidationError(f"invalid chain id {transaction.chain_id}; this is chain {CHAIN_ID}")
         if self._place(transaction.hash) is not None:

@@ -8,7 +8,6 @@ leaves either the whole block or nothing of it, and the head never points to dat
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,10 +45,7 @@ class Store(BaseDB):
         self.path = path
         self._pending: dict[bytes, bytes | None] = {}
         self._cache: dict[bytes, bytes] = {}
-        try:
-            private_file(path)
-        except OSError as error:
-            raise LedgerError(f"Cannot open the chain file {path}: {os.strerror(error.errno or 0)}") from None
+        private_file(path)
         with self._readable():
             self._db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
             try:
