@@ -4,14 +4,15 @@
 
 PYTHON ?= python3
 PIP_ARGS ?=
+SLITHER := 0.11.6
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit test-long bench clean
+.PHONY: help demo test lint types unit tools test-long bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/.installed ## Four hospitals train under encryption, epsilon = 1 per patient (about 2 minutes)
+demo: .venv/.installed ## Four hospitals train under encryption, epsilon = 1 per patient; every round on a chain, then audited
 	$(BIN)/flbc demo
 
 test: lint types unit ## Everything that CI checks
@@ -23,18 +24,32 @@ lint: .venv/.installed ## ruff: lint and format
 types: .venv/.installed ## mypy --strict
 	$(BIN)/mypy
 
-unit: .venv/.installed ## pytest, warnings as errors, end-to-end runs included
+unit: .venv/.installed tools ## pytest, warnings as errors, end-to-end runs included
 	$(BIN)/pytest
 
-test-long: .venv/.installed ## More examples per property test
-	HYPOTHESIS_PROFILE=long $(BIN)/pytest
+test-long: .venv/.installed tools ## More examples per property test
+	HYPOTHESIS_PROFILE=long FOUNDRY_PROFILE=long $(BIN)/pytest
+
+tools: contracts/.slither/.installed ## Node packages (forge, Anvil, Ganache, solc), if node is there, and slither
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory contracts/node_modules/.package-lock.json; else \
+		echo "node is not installed: tests that need forge, Anvil, Ganache or solc are skipped, and say so"; fi
+
+contracts/node_modules/.package-lock.json: contracts/package-lock.json
+	cd contracts && npm ci --silent
+	@touch $@
+
+# slither needs web3 7, flbc web3 8: it gets a venv of its own.
+contracts/.slither/.installed:
+	$(PYTHON) -m venv contracts/.slither
+	contracts/.slither/bin/pip install --quiet $(PIP_ARGS) slither-analyzer==$(SLITHER)
+	@touch $@
 
 bench: .venv/.installed ## Benchmarks; each prints a table and checks its thresholds
 	$(BIN)/python benchmarks/secure_sum.py
 	$(BIN)/python benchmarks/heart.py
 
 clean: ## Remove .venv and caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv contracts/node_modules contracts/.slither contracts/out contracts/cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
