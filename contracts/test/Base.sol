@@ -18,7 +18,7 @@ interface Vm {
     function expectRevert(bytes calldata data) external;
     function expectEmit(address emitter) external;
     function assume(bool condition) external pure;
-    function label(address account, string calldata name) external;
+    function getCode(string calldata name) external view returns (bytes memory);
 }
 
 Vm constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));

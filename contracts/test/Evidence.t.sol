@@ -2,9 +2,8 @@
 pragma solidity ^0.8.24;
 
 import {ITaskHub} from "../src/ITaskHub.sol";
-import {Registry} from "../src/Registry.sol";
-import {Typed} from "../src/Typed.sol";
 import {vm} from "./Base.sol";
+import {Registry, TaskHub} from "./Interfaces.sol";
 import {World} from "./World.sol";
 
 contract EvidenceTest is World {
@@ -84,7 +83,7 @@ contract EvidenceTest is World {
         expect(abi.encodeWithSelector(ITaskHub.SignersDiffer.selector, address(0), address(0)));
         hub.reportSubmissions(a, b);
         a.signature = new bytes(65);
-        expect(abi.encodeWithSelector(Typed.BadLength.selector, 65, 64));
+        expect(abi.encodeWithSelector(TaskHub.BadLength.selector, 65, 64));
         hub.reportSubmissions(a, b);
         eq(registry.slashed(), 0, "nobody");
     }

@@ -2,10 +2,8 @@
 pragma solidity ^0.8.24;
 
 import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
-import {Registry} from "../src/Registry.sol";
-import {TaskHub} from "../src/TaskHub.sol";
-import {Typed} from "../src/Typed.sol";
 import {ORDER, vm} from "./Base.sol";
+import {Registry, TaskHub} from "./Interfaces.sol";
 import {World} from "./World.sol";
 
 contract RegistryTest is World {
@@ -35,15 +33,15 @@ contract RegistryTest is World {
 
     function test_deployment_refusesZeroAddressesAndLongUnbonding() public {
         expect(Registry.ZeroAddress.selector);
-        new Registry(owner, address(0), 0, false);
+        deployRegistry(owner, address(0), 0);
         expect(abi.encodeWithSelector(Ownable.OwnableInvalidOwner.selector, address(0)));
-        new Registry(address(0), treasury, 0, false);
+        deployRegistry(address(0), treasury, 0);
         expect(abi.encodeWithSelector(Registry.UnbondingTooLong.selector, 365 days + 1, 365 days));
-        new Registry(owner, treasury, 365 days + 1, false);
+        deployRegistry(owner, treasury, 365 days + 1);
     }
 
     function test_separator_followsTheChainIdAndTheSimulationFlag() public {
-        TaskHub real = new TaskHub(owner, treasury, 0, false);
+        TaskHub real = deployHub(0, false);
         eq(real.separator(), separatorOf(block.chainid, address(real), false), "real");
         vm.chainId(777);
         eq(hub.separator(), separatorOf(777, address(hub), true), "after a fork");
@@ -162,7 +160,7 @@ contract RegistryTest is World {
     function test_register_refusesMalformedInput() public {
         Registry.RegisterInput memory x = newForm();
         bytes memory proof = bytes.concat(proofOf(NEWCOMER, NEW_KEY, x), hex"00");
-        expect(abi.encodeWithSelector(Typed.BadLength.selector, 65, 64));
+        expect(abi.encodeWithSelector(TaskHub.BadLength.selector, 65, 64));
         register(x, proof);
         x.roles = 0;
         expect(Registry.NoRoles.selector);

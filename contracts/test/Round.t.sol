@@ -2,8 +2,8 @@
 pragma solidity ^0.8.24;
 
 import {ITaskHub} from "../src/ITaskHub.sol";
-import {Typed} from "../src/Typed.sol";
 import {ORDER, vm} from "./Base.sol";
+import {TaskHub} from "./Interfaces.sol";
 import {World} from "./World.sol";
 
 contract RoundTest is World {
@@ -158,7 +158,7 @@ contract RoundTest is World {
         uint256[4] memory cuts = [uint256(1), 109, 111, 329];
         for (uint256 i; i < 4; ++i) {
             x.submissions = slice(all, 0, cuts[i]);
-            refuses(abi.encodeWithSelector(Typed.BadLength.selector, cuts[i], 110), x);
+            refuses(abi.encodeWithSelector(TaskHub.BadLength.selector, cuts[i], 110), x);
         }
         x.submissions = "";
         refuses(abi.encodeWithSelector(ITaskHub.NoSubmissions.selector), x);
@@ -200,7 +200,7 @@ contract RoundTest is World {
             refuses(abi.encodeWithSelector(ITaskHub.BadRejected.selector, 1), x);
         }
         x.rejected = hex"000100";
-        refuses(abi.encodeWithSelector(Typed.BadLength.selector, 3, 2), x);
+        refuses(abi.encodeWithSelector(TaskHub.BadLength.selector, 3, 2), x);
         x.rejected = abi.encodePacked(uint16(1), uint16(2));
         refuses(abi.encodeWithSelector(ITaskHub.BadLeaderSignature.selector, 0), x); // the block says otherwise
         seal(x, these(3));
@@ -228,7 +228,7 @@ contract RoundTest is World {
         x.leaderSignature = new bytes(64);
         refuses(error_, x);
         x.leaderSignature = slice(good, 0, 63);
-        refuses(abi.encodeWithSelector(Typed.BadLength.selector, 63, 64), x);
+        refuses(abi.encodeWithSelector(TaskHub.BadLength.selector, 63, 64), x);
         x.leaderSignature = good;
         x.hidden = "another sum";
         refuses(error_, x);
@@ -293,7 +293,7 @@ contract RoundTest is World {
         x.votes = votes(voteHash(labelOf(x), "another block"), these(3, 4));
         refuses(abi.encodeWithSelector(ITaskHub.BadVote.selector, 0), x);
         x.votes = slice(good, 0, 67);
-        refuses(abi.encodeWithSelector(Typed.BadLength.selector, 67, 66), x);
+        refuses(abi.encodeWithSelector(TaskHub.BadLength.selector, 67, 66), x);
         uint256 vs = read(good, 34, 32); // the malleable twin of the first vote
         uint256 s = ORDER - (vs & (type(uint256).max >> 1));
         x.votes = abi.encodePacked(slice(good, 0, 34), s | ((vs >> 255 ^ 1) << 255));
@@ -323,7 +323,7 @@ contract RoundTest is World {
             refuses(abi.encodeWithSelector(ITaskHub.BadOpening.selector, party[i]), x);
         }
         x.opening = slice(opening(first, 5, key(5)), 0, 121);
-        refuses(abi.encodeWithSelector(Typed.BadLength.selector, 121, 122), x);
+        refuses(abi.encodeWithSelector(TaskHub.BadLength.selector, 121, 122), x);
         x.opening = opening(first, 5, key(5));
         hub.submitRound(x);
         x = round(task, 3, 0);

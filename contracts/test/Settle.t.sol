@@ -3,9 +3,8 @@ pragma solidity ^0.8.24;
 
 import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
 import {ITaskHub} from "../src/ITaskHub.sol";
-import {TaskHub} from "../src/TaskHub.sol";
-import {Typed} from "../src/Typed.sol";
 import {Actor, vm} from "./Base.sol";
+import {TaskHub} from "./Interfaces.sol";
 import {World} from "./World.sol";
 
 /// @dev Settlement, claims and refunds. Hospital 1 is an account with code, for malicious receivers.
@@ -113,7 +112,7 @@ contract SettleTest is World {
         y.party = 3; // a committee member that does not train
         seal(y, these(3, 4));
         y.modelSignature = slice(y.modelSignature, 0, 32);
-        refuses(abi.encodeWithSelector(Typed.BadLength.selector, 32, 64), y);
+        refuses(abi.encodeWithSelector(TaskHub.BadLength.selector, 32, 64), y);
         seal(y, these(3, 4));
         hub.settle(y);
     }
@@ -130,7 +129,7 @@ contract SettleTest is World {
         x.evaluations = bytes.concat(x.evaluations, x.evaluations); // not what was voted on
         refuses(abi.encodeWithSelector(ITaskHub.BadVote.selector, 0), x);
         x.evaluations = new bytes(71);
-        refuses(abi.encodeWithSelector(Typed.BadLength.selector, 71, 72), x);
+        refuses(abi.encodeWithSelector(TaskHub.BadLength.selector, 71, 72), x);
         x = settlement(task);
         x.payouts = abi.encodePacked(uint16(1), uint128(REWARD));
         refuses(abi.encodeWithSelector(ITaskHub.BadVote.selector, 0), x);
@@ -173,7 +172,7 @@ contract SettleTest is World {
         error_[3] = abi.encodeWithSelector(ITaskHub.BadPayout.selector, 1);
         error_[4] = abi.encodeWithSelector(ITaskHub.BadPayout.selector, 1);
         error_[5] = abi.encodeWithSelector(ITaskHub.BadPayout.selector, 0);
-        error_[6] = abi.encodeWithSelector(Typed.BadLength.selector, 10, 18);
+        error_[6] = abi.encodeWithSelector(TaskHub.BadLength.selector, 10, 18);
         for (uint256 i; i < bad.length; ++i) {
             ITaskHub.SettleInput memory x = settlement(task);
             x.payouts = bad[i];

@@ -2,9 +2,8 @@
 pragma solidity ^0.8.24;
 
 import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
-import {Registry} from "../src/Registry.sol";
-import {TaskHub} from "../src/TaskHub.sol";
 import {Actor, vm} from "./Base.sol";
+import {Registry, TaskHub} from "./Interfaces.sol";
 import {World} from "./World.sol";
 
 contract StakeTest is World {
@@ -158,7 +157,7 @@ contract StakeTest is World {
         Actor a = new Actor();
         a.set(Actor.Mode.Refuse, address(0), "");
         hub = TaskHub(address(this)); // this test plays the hub of another registry
-        registry = new Registry(owner, address(a), UNBONDING, true);
+        registry = deployRegistry(owner, address(a), UNBONDING);
         enrol(account(1), key(1), HOSPITAL, name(1), 1 ether);
         enrol(account(2), key(2), HOSPITAL, name(2), 1 ether);
         registry.slash(account(1), 0);

@@ -2,9 +2,8 @@
 pragma solidity ^0.8.24;
 
 import {ITaskHub} from "../src/ITaskHub.sol";
-import {TaskHub} from "../src/TaskHub.sol";
-import {Typed} from "../src/Typed.sol";
 import {vm} from "./Base.sol";
+import {TaskHub} from "./Interfaces.sol";
 import {World} from "./World.sol";
 
 /// @dev Publication, start and seed.
@@ -214,7 +213,7 @@ contract TaskTest is World {
             vm.prank(publisher);
             hub.start(task, accounts(), wrong[i]);
         }
-        expect(abi.encodeWithSelector(Typed.BadLength.selector, 0, 64));
+        expect(abi.encodeWithSelector(TaskHub.BadLength.selector, 0, 64));
         vm.prank(publisher);
         hub.start(task, accounts(), "");
         uint256 before = registry.member(account(0)).stake;

@@ -2,9 +2,8 @@
 pragma solidity ^0.8.24;
 
 import {ITaskHub} from "../src/ITaskHub.sol";
-import {Registry} from "../src/Registry.sol";
-import {TaskHub} from "../src/TaskHub.sol";
 import {Base, vm} from "./Base.sol";
+import {Registry, TaskHub} from "./Interfaces.sol";
 
 /// @dev A hub, six registered parties and a publisher, and everything they sign. Types are written out again instead of
 /// read from the contracts, so that a slip there cannot hide here.
@@ -34,13 +33,30 @@ abstract contract World is Base {
     function setUp() public virtual {
         vm.warp(1_750_000_000);
         vm.roll(1000);
-        hub = new TaskHub(owner, treasury, UNBONDING, true);
+        hub = deployHub(UNBONDING, true);
         registry = hub.registry();
         enrol(publisher, PUBLISHER_KEY, PUBLISHER, "publisher", 0);
         vm.deal(publisher, 1000 ether);
         for (uint16 i; i < PARTIES; ++i) enrol(account(i), key(i), roles(i), name(i), stake(i));
         mine(1);
         deadline = time() + 10 days;
+    }
+
+    function deployHub(uint64 unbonding, bool simulation) internal returns (TaskHub) {
+        return TaskHub(deploy("TaskHub.sol:TaskHub", abi.encode(owner, treasury, unbonding, simulation)));
+    }
+
+    function deployRegistry(address owner_, address treasury_, uint64 unbonding) internal returns (Registry) {
+        return Registry(deploy("Registry.sol:Registry", abi.encode(owner_, treasury_, unbonding, true)));
+    }
+
+    /// @dev Create the contract of that name, as compiled for deployment.
+    function deploy(string memory what, bytes memory arguments) private returns (address made) {
+        bytes memory code = bytes.concat(vm.getCode(what), arguments);
+        assembly ("memory-safe") {
+            made := create(0, add(code, 0x20), mload(code))
+        }
+        require(made != address(0), "not deployed");
     }
 
     // -------------------------------------------------------------------------------------------------- parties

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.24;
+
+import {ITaskHub} from "../src/ITaskHub.sol";
+
+/// @dev The hub as tests see it. Importing the contract itself would have the tests compiled as slowly as the hub.
+interface TaskHub is ITaskHub {
+    error BadLength(uint256 length, uint256 unit);
+
+    function registry() external view returns (Registry);
+    function separator() external view returns (bytes32);
+    function simulation() external view returns (bool);
+    function EVALUATION_TYPEHASH() external view returns (bytes32);
+    function HOSPITAL() external view returns (uint8);
+    function COMMITTEE() external view returns (uint8);
+    function AUTHORITY() external view returns (uint8);
+    function PUBLISHER() external view returns (uint8);
+    function taskId(address publisher, bytes32 salt) external view returns (bytes32);
+    function taskOf(bytes32 task) external view returns (Task memory);
+    function participants(bytes32 task) external view returns (bytes memory);
+    function claimed(bytes32 task, uint256 index) external view returns (bool);
+    function publish(PublishInput calldata input) external payable returns (bytes32);
+    function start(bytes32 task, address[] calldata accounts, bytes calldata sigma1) external;
+    function drawSeed(bytes32 task) external;
+    function submitRound(RoundInput calldata input) external returns (bytes32);
+    function settle(SettleInput calldata input) external;
+    function claim(bytes32 task, uint256 index, uint256 amount, bytes32[] calldata proof) external;
+    function refund(bytes32 task) external;
+    function reportSubmissions(SubmissionEvidence calldata a, SubmissionEvidence calldata b) external;
+    function reportBlocks(BlockEvidence calldata a, BlockEvidence calldata b) external;
+    function reportVotes(VoteEvidence calldata a, VoteEvidence calldata b) external;
+}
+
+/// @dev The registry as tests see it.
+interface Registry {
+    struct RegisterInput {
+        address signer;
+        address vrf;
+        bytes32 encryption;
+        bytes32 schemeKey;
+        uint32 examples;
+        uint8 roles;
+        bytes32 name;
+    }
+
+    struct Member {
+        address signer;
+        uint8 roles;
+        bool suspended;
+        uint32 examples;
+        address vrf;
+        uint64 since;
+        uint128 stake;
+        uint64 unlockAt;
+        uint64 lockedUntil;
+        bytes32 encryption;
+        bytes32 schemeKey;
+        bytes32 name;
+    }
+
+    event Registered(
+        address indexed account,
+        address indexed signer,
+        address vrf,
+        bytes32 encryption,
+        bytes32 schemeKey,
+        uint32 examples,
+        uint8 roles,
+        bytes32 name
+    );
+    event StakeChanged(address indexed account, uint256 stake);
+    event UnstakeBegun(address indexed account, uint64 unlockAt);
+    event Locked(address indexed account, uint64 until);
+    event Suspended(address indexed account, bool on);
+    event Slashed(address indexed account, uint256 amount, bytes32 evidence);
+    event SlashedWithdrawn(uint256 amount);
+
+    error NotHub(address caller);
+    error ZeroAddress();
+    error UnbondingTooLong(uint64 unbonding, uint64 max);
+    error NotRegistered(address account);
+    error BadProofOfPossession(address signer);
+    error SignerTaken(address signer, address account);
+    error VrfTaken(address vrf, address account);
+    error BadName(bytes32 name);
+    error NoRoles();
+    error StakeTooLarge(uint256 stake, uint256 max);
+    error NothingToMove();
+    error AlreadyUnstaking(uint64 unlockAt);
+    error NotUnstaking();
+    error StakeLocked(uint64 until);
+    error PaymentFailed(address receiver);
+
+    function hub() external view returns (address);
+    function owner() external view returns (address);
+    function treasury() external view returns (address);
+    function unbonding() external view returns (uint64);
+    function separator() external view returns (bytes32);
+    function simulation() external view returns (bool);
+    function suspensions() external view returns (uint64);
+    function slashed() external view returns (uint256);
+    function MAX_STAKE() external view returns (uint256);
+    function accountOf(address signer) external view returns (address);
+    function vrfOwner(address vrf) external view returns (address);
+    function isSuspended(address signer) external view returns (bool);
+    function member(address account) external view returns (Member memory);
+    function register(RegisterInput calldata input, bytes calldata proof) external payable;
+    function topUp() external payable;
+    function beginUnstake() external;
+    function withdrawStake() external;
+    function suspend(address account, bool on) external;
+    function lock(address account, uint64 until) external;
+    function slash(address account, bytes32 evidence) external;
+    function withdrawSlashed() external;
+    function transferOwnership(address to) external;
+    function acceptOwnership() external;
+}
