@@ -86,22 +86,37 @@ class AuditReport:
 
 def audit(history: TaskHistory) -> AuditReport:
     """Verify a task's history. Raises nothing: whatever does not hold is among the report's doubts."""
-    doubts = Doubts()
+    doubts, found = Doubts(), _Findings()
+    with doubts.about("history"):  # every part has its own guard; this one is for what nobody thought of
+        _verify(history, doubts, found)
+    return _report(history, doubts, found)
+
+
+@dataclass
+class _Findings:
+    """What an audit has come to know, as far as it got."""
+
+    terms: Terms | None = None
+    lineup: Lineup | None = None
+    rounds: RoundAudit | None = None
+    payment: PaymentAudit | None = None
+
+
+def _verify(history: TaskHistory, doubts: Doubts, found: _Findings) -> None:
     clock = Clock(history, doubts)
-    terms = check_publication(history, clock, doubts)
+    found.terms = terms = check_publication(history, clock, doubts)
     if terms is None:
-        return _report(history, doubts, None, None, None, None)
+        return
     if terms.covenant.attestor.startswith("software"):
         doubts.notes.append(f"Compute times are attested by {terms.covenant.attestor}: a party can state any time")
-    lineup = rounds = None
-    payment = PaymentAudit(history, clock, doubts)
     if history.start is not None:
-        lineup = check_lineup(history, history.start, terms, clock, doubts)
+        found.lineup = check_lineup(history, history.start, terms, clock, doubts)
         check_seed(history, terms, clock, doubts)
     elif history.blocks or history.settlement or history.seed:
         doubts.add("start", "there are records of a task that was not started")
-    if lineup is not None:
-        rounds = RoundAudit(history, terms, lineup, clock, doubts)
+    found.payment = payment = PaymentAudit(history, clock, doubts)
+    if (lineup := found.lineup) is not None:
+        found.rounds = rounds = RoundAudit(history, terms, lineup, clock, doubts)
         rounds.run()
         _suspensions(history, lineup, clock, doubts)
         if history.settlement is not None:
@@ -110,7 +125,6 @@ def audit(history: TaskHistory) -> AuditReport:
             doubts.notes.append("Leaders' VRF proofs are not on the chain: that is left to the committee")
     payment.claims()
     _order(history, clock, doubts)
-    return _report(history, doubts, terms, lineup, rounds, payment)
 
 
 def _order(history: TaskHistory, clock: Clock, doubts: Doubts) -> None:
@@ -162,14 +176,8 @@ def _suspensions(history: TaskHistory, lineup: Lineup, clock: Clock, doubts: Dou
                     doubts.add(where, f"{lineup.name(party)} was suspended when it was recorded")
 
 
-def _report(
-    history: TaskHistory,
-    doubts: Doubts,
-    terms: Terms | None,
-    lineup: Lineup | None,
-    rounds: RoundAudit | None,
-    payment: PaymentAudit | None,
-) -> AuditReport:
+def _report(history: TaskHistory, doubts: Doubts, found: _Findings) -> AuditReport:
+    terms, lineup, rounds, payment = found.terms, found.lineup, found.rounds, found.payment
     spent = [row.epsilon for row in rounds.rows if row.epsilon is not None] if rounds else []
     private = terms is not None and terms.mechanism is not None
     settled = history.settlement

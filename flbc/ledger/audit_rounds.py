@@ -80,7 +80,9 @@ class RoundAudit:
             # The opening of a block travels with the next one.
             following = history.blocks[height : height + 1]
             later = following[0] if following else history.settlement
-            self._block(height, record, later.opening if later else b"", f"block {height}")
+            where = f"block {height}"
+            with doubts.about(where):
+                self._block(height, record, later.opening if later else b"", where)
         if history.blocks and history.blocks[0].opening:
             doubts.add("block 1.opening", "there was no block to open before it")
         if history.settlement and history.settlement.opening and not history.blocks:
