@@ -231,7 +231,7 @@ def test_missing_head(tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["before the commit", "inside the commit"])
-def test_block_that_cannot_be_written_did_not_happen(embedded, monkeypatch, moment):
+def test_block_that_cannot_be_written_did_not_happen(embedded, moment):
     """A full disk, or Ctrl-C: the chain in memory goes back to the last durable block."""
     transfer(embedded)
     store = embedded._provider._store
@@ -251,13 +251,13 @@ def test_block_that_cannot_be_written_did_not_happen(embedded, monkeypatch, mome
     def interrupted():
         raise KeyboardInterrupt
 
-    if moment == "before the commit":
-        monkeypatch.setattr(store, "commit", interrupted)
-    else:
-        monkeypatch.setattr(store, "_db", Failing(store._db))
-    with pytest.raises((LedgerError, KeyboardInterrupt)):
-        transfer(embedded)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        if moment == "before the commit":
+            patch.setattr(store, "commit", interrupted)
+        else:
+            patch.setattr(store, "_db", Failing(store._db))
+        with pytest.raises((LedgerError, KeyboardInterrupt)):
+            transfer(embedded)
     assert embedded.height() == 1
     assert embedded.nonce(accounts.ADDRESSES[1]) == 1
     transfer(embedded)
