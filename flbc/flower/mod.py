@@ -15,17 +15,16 @@ from flwr.common.logger import log
 
 from ..codec import Layout
 from ..encoding import canonical
-from ..errors import ConfigError, FlbcError, LayoutError, PlaintextRefusedError, PolicyError, ProtocolError
+from ..errors import ConfigError, FlbcError, LayoutError, PlaintextRefusedError, ProtocolError
 from ..node import Ticket
 from ..node.authority import OpenRequest, pack_opening
-from ..node.committee import AttestRequest
 from ..node.participant import CLIP_METRIC, Trained, check_clipping, update_of
-from ..node.settlement import ACCURACY, SettleRequest
 from ..node.terms import mechanism_of
 from ..node.ticket import PARTS, admit, hello, key_domain, paillier_keys
 from ..round import Signed
 from ..task import TaskConfig
-from . import wire
+from . import ledger_stages, wire
+from .ledger_stages import named, only
 from .node import HELPERS, Node, in_simulation
 
 
@@ -116,7 +115,7 @@ class SecureMod:
         ticket = _ticket(record)
         node = self._node_of(context, ticket)
         participant = node.participant
-        old = _numpy(_only(message.content.array_records, "train message"))
+        old = _numpy(only(message.content.array_records, "train message"))
         revealed = MetricRecord()
         if participant.must_train(ticket, wire.content_hash(message.content)):
             begin = time.monotonic()
@@ -124,8 +123,8 @@ class SecureMod:
             elapsed = int((time.monotonic() - begin) * 1000)
             if reply.has_error():
                 return reply
-            metrics = dict(_only(reply.content.metric_records, "train reply"))
-            new = _numpy(_only(reply.content.array_records, "train reply"))
+            metrics = dict(only(reply.content.metric_records, "train reply"))
+            new = _numpy(only(reply.content.array_records, "train reply"))
             check_clipping(mechanism_of(ticket.config), metrics.pop(CLIP_METRIC, None))
             layout = Layout.of(old, private=ticket.config.privacy is not None)
             trained = Trained(
@@ -155,41 +154,19 @@ class SecureMod:
 
     def _attest(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
-        request = AttestRequest.from_wire(wire.bytes_of(record, "request")["request"], wire.unseal(message.content))
-        signed = self._node_of(context, ticket).attester.attest(ticket, request)
-        parts = {"leader": signed.leader, "proof": signed.proof, "vote": signed.vote}
-        return Message(RecordDict({wire.RECORD: wire.stage_record(wire.ATTEST, parts)}), reply_to=message)
+        return ledger_stages.attest(message, record, ticket, self._node_of(context, ticket))
 
     def _judge(self, message: Message, record: ConfigRecord, context: Context, call_next: ClientAppCallable) -> Message:
-        """Evaluate the final model on this member's data and sign the accuracy, which goes on the chain in clear."""
         ticket = _ticket(record)
-        node = self._node_of(context, ticket)
-        admit(ticket, node.me, node.pins, node.memory)
-        if ticket.label.model != wire.content_hash(message.content):
-            raise ProtocolError("The label commits to another model than the one that was sent to be judged")
-        if ticket.config.privacy is not None and ACCURACY not in ticket.config.reveal_metrics:
-            raise PolicyError(f'The task does not reveal "{ACCURACY}", so this node does not put it on the ledger')
-        model = wire.arrays_hash(_only(message.content.array_records, "message to be judged"))
-        reply = self._call_app(message, context, call_next, ticket.config)
-        if reply.has_error():
-            return reply
-        metrics = dict(_only(reply.content.metric_records, "evaluate reply"))
-        accuracy, examples = metrics.get(ACCURACY), metrics.get(self._weight_key)
-        if not isinstance(accuracy, float) or type(examples) is not int:
-            raise LayoutError(
-                f"To judge a model the app's evaluate function must return {ACCURACY!r} (a float) and "
-                f"{self._weight_key!r} (an int)"
-            )
-        signed = node.judge.evaluate(ticket, model, accuracy, examples)
-        parts = {"evaluation": canonical(signed.to_dict())}
-        return Message(RecordDict({wire.RECORD: wire.stage_record(wire.JUDGE, parts)}), reply_to=message)
+
+        def evaluate() -> Message:
+            return self._call_app(message, context, call_next, ticket.config)
+
+        return ledger_stages.judge(message, ticket, self._node_of(context, ticket), evaluate, self._weight_key)
 
     def _settle(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
-        request = SettleRequest.decode(wire.unseal(message.content))
-        model, vote = self._node_of(context, ticket).judge.settle(ticket, request)
-        parts = {"model": model, "vote": vote}
-        return Message(RecordDict({wire.RECORD: wire.stage_record(wire.SETTLE, parts)}), reply_to=message)
+        return ledger_stages.settle(message, ticket, self._node_of(context, ticket))
 
     def _evaluate(
         self, message: Message, record: ConfigRecord, context: Context, call_next: ClientAppCallable
@@ -203,7 +180,7 @@ class SecureMod:
         if reply.has_error() or ticket.config.privacy is None:
             return reply
         # Metrics travel in clear and are outside epsilon: only those that the task reveals may leave (S18).
-        name, metrics = _named(reply.content.metric_records, "evaluate reply")
+        name, metrics = named(reply.content.metric_records, "evaluate reply")
         kept = _revealed(dict(metrics), ticket)
         if type(metrics.get(self._weight_key)) is int:  # a count; a list or a fraction could say anything
             kept[self._weight_key] = metrics[self._weight_key]
@@ -266,19 +243,6 @@ def _shown(context: Context, scheme: str) -> Context:
 
 def _ticket(record: ConfigRecord) -> Ticket:
     return Ticket.from_wire(wire.bytes_of(record, *PARTS))
-
-
-def _named(records: Any, what: str) -> tuple[str, Any]:
-    if len(records) != 1:
-        raise LayoutError(
-            f"The {what} must hold exactly one ArrayRecord and one MetricRecord; found {len(records)} of a kind: "
-            f"{', '.join(records) or 'none'}"
-        )
-    return next(iter(records.items()))  # type: ignore[no-any-return]
-
-
-def _only(records: Any, what: str) -> Any:
-    return _named(records, what)[1]
 
 
 def _numpy(record: ArrayRecord) -> dict[str, np.ndarray[Any, Any]]:
