@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 
 from ..encoding import parse
 from ..errors import FlbcError, ProtocolError, RosterError, TooFewNodesError
+from ..node.endorsement import COMMITTEE
 from ..node.pins import Pins
 from ..node.ticket import hello, key_domain
 from ..roster import MAX_PARTIES, TRAIN_ROLE, Party
@@ -50,6 +51,8 @@ class Directory:
         Seconds for an answer.
     pins : Pins or None
         The server's own roster, if it has one.
+    committee : int (default: 0)
+        Committee members needed to start.
     """
 
     def __init__(
@@ -59,7 +62,9 @@ class Directory:
         min_training: int,
         timeout: float,
         pins: Pins | None,
+        committee: int = 0,
     ) -> None:
+        self._committee = committee
         self._parts, self._helpers, self._min_training = parts, helpers, min_training
         self._timeout, self._pins = timeout, pins
         self._cards: dict[int, Card] = {}
@@ -99,6 +104,8 @@ class Directory:
             missing = [role for role in self._helpers if not self.online(grid, role)]
             partitions = max((card.partitions for card in self._cards.values()), default=0)
             complete = len(self._cards) + len(self._given_up()) >= partitions
+            if len(self.online(grid, COMMITTEE)) < self._committee:
+                missing.append(COMMITTEE)
             if not missing and len(training) >= self._min_training and complete:
                 return
             if time.monotonic() >= end:
@@ -113,6 +120,8 @@ class Directory:
 
     def _cure(self, training: int, missing: list[str], partitions: int) -> str:
         need = f"{self._min_training} training nodes and one node for each of: {', '.join(self._helpers) or 'no role'}"
+        if self._committee:
+            need += f", and {self._committee} in the committee"
         have = f"{training} training nodes" + (f", none for: {', '.join(missing)}" if missing else "")
         text = f"Too few nodes: the strategy needs {need}; there are {have}. "
         if self._reasons:

@@ -234,6 +234,12 @@ def _agree(
             "A ledger needs a committee, and no node serves in it; start SuperNodes with --node-config "
             '\'flbc-role="hospital,committee" …\', or some with flbc-role="committee"'
         )
+    undeclared = [party.name for party in parties if party.has(TRAIN_ROLE) and not party.examples]
+    if ledger.payout == "examples" and undeclared:
+        raise ConfigError(
+            f"Ledger(payout='examples') needs the declared size of every training set; {undeclared[0]!r} has none. Use "
+            "ClientApp(mods=[SecureMod(examples=...)]), or payout='equal'"
+        )
     if private and ledger.accuracy_bps and ACCURACY not in reveal_metrics:
         raise ConfigError(
             f"Ledger(accuracy={ledger.accuracy:g}) puts each committee member's accuracy on the chain, outside "

@@ -160,7 +160,8 @@ class SecureStrategy(Strategy):
         parts: dict[str, bytes | str | int] = {"scheme": self.scheme, "key-bits": self.key_bits}
         parts["committee"] = book is not None
         needed = max(self.min_survivors, *minima)
-        directory = Directory(parts, self.helpers, needed, self.stage_timeout, self._pins)
+        committee = 0 if self.ledger is None else self.ledger.committee
+        directory = Directory(parts, self.helpers, needed, self.stage_timeout, self._pins, committee)
         self._node_seconds = self.node_wait or (20.0 if type(grid).__name__ == "InMemoryGrid" else 120.0)
         directory.wait(grid, self._node_seconds)
         terms = Terms(

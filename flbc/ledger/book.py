@@ -96,7 +96,7 @@ class ChainBook:
         task = self._publish(file) if self.simulation else self._published(file)
         publishing.draw_seed(self._hub, self._outbox, task)
         _LOG.info("flbc: task %s on chain %d, hub %s", task.hex(), self.chain_id, checksum_address(self.hub))
-        return publishing.started(self._hub, task)
+        return publishing.started(self._hub, task, config, roster)
 
     def _publish(self, file: TaskFile) -> bytes:
         key = development.publisher_key()

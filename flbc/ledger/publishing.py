@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _PUBLISH_GAS, _PUBLISH_BYTE_GAS = 600_000, 60
 _START_GAS, _START_PARTY_GAS = 600_000, 90_000
 _SEED_GAS = 200_000
+#: Roles of a roster; an account may be registered as a publisher beside them.
+_ROSTER_BITS = sum(bit for role, bit in ROLE_BITS.items() if role != "publisher")
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,9 @@ def publish(hub: Hub, outbox: Outbox, file: TaskFile, reward: int, seconds: floa
     if hub.exists(task):
         return task
     config, covenant = file.terms, file.covenant
-    openers = sum(ROLE_BITS[role] for role in ("authority",))
     call = hub.publish(
         salt=file.salt, model=file.model, roster=keccak256(file.roster), accuracy_bps=covenant.accuracy_bps,
-        deadline=chain.now() + int(seconds), quorum=covenant.quorum, vrf=covenant.election == "vrf", openers=openers,
+        deadline=chain.now() + int(seconds), quorum=covenant.quorum, vrf=covenant.election == "vrf", openers=_openers(),
         config=config.encoded, reward=reward,
     )  # fmt: skip
     gas = _PUBLISH_GAS + _PUBLISH_BYTE_GAS * len(config.encoded)
@@ -212,10 +213,38 @@ def event_signature(abi: Mapping[str, Any]) -> bytes:
     return f"{abi['name']}({','.join(item['type'] for item in abi['inputs'])})".encode()
 
 
-def started(hub: Hub, task: bytes) -> Started:
-    """Return a started task with its seed."""
-    state = hub.task(task)
+def started(hub: Hub, task: bytes, config: TaskConfig, roster: Roster) -> Started:
+    """Return a started task with its seed, after checking that it is the one that the run agreed to.
+
+    Raises
+    ------
+    LedgerError
+        If the publisher published other terms than the configuration's, or froze other participants than the roster's.
+    """
+    state, covenant = hub.task(task), Covenant.of(config)
+    if covenant is None:
+        raise ProtocolError("The task's configuration says nothing about a ledger")
+    found = (state.config, state.roster, state.accuracy_bps, state.quorum, state.vrf, state.openers)
+    agreed = (
+        config.hash, roster.hash, covenant.accuracy_bps, covenant.quorum, covenant.election == "vrf", _openers(),
+    )  # fmt: skip
+    if found != agreed:
+        raise LedgerError(f"Task {task.hex()} was published with other terms than the run's; publish its task file")
+    seats = hub.participants(task)
+    frozen = [(seat.signer, seat.vrf, seat.stake, seat.examples, seat.roles & _ROSTER_BITS) for seat in seats]
+    wanted = [
+        (p.address, p.vrf or bytes(20), covenant.stake(p.name), p.examples, sum(ROLE_BITS[r] for r in p.roles))
+        for p in roster.parties
+    ]
+    if frozen != wanted:
+        raise LedgerError(f"Task {task.hex()} was started with other participants or stakes than the run's roster")
+    if state.deadline <= hub.chain.now():
+        raise LedgerError(f"The deadline of task {task.hex()} has passed; `flbc task refund` returns the escrow")
     return Started(task, state.genesis, state.seed, state.reward)
+
+
+def _openers() -> int:
+    return ROLE_BITS["authority"]
 
 
 def _next_block(chain: Chain, outbox: Outbox) -> None:

@@ -35,6 +35,8 @@ class Ledger:
         Whether the contract verifies leaders' VRF proofs itself, or leaves that to the committee.
     quorum : int or None (default: None)
         Committee members that must sign; None: more than two thirds.
+    committee : int (default: 1)
+        Committee members to wait for before the task starts; later ones take no part.
     link : str (default: "")
         Where the final model can be had; goes on the chain.
     require_final : bool (default: False)
@@ -65,6 +67,7 @@ class Ledger:
     payout: str = "equal"
     election: str = "vrf"
     quorum: int | None = None
+    committee: int = 1
     link: str = ""
     require_final: bool = False
     confirmations: int | None = None
@@ -84,6 +87,8 @@ class Ledger:
             raise ConfigError(f"Ledger needs payout in {PAYOUT_RULES} and election in {ELECTIONS}")
         if self.quorum is not None and (type(self.quorum) is not int or self.quorum < 1):
             raise ConfigError("Ledger(quorum=...) must be a positive integer, or None for more than two thirds")
+        if type(self.committee) is not int or self.committee < 1:
+            raise ConfigError("Ledger(committee=...) must be a positive integer: the members to wait for")
         if min(self.confirmations or 0, self.publish_wait, self.settle_wait) < 0:
             raise ConfigError("Ledger needs confirmations, publish_wait and settle_wait of at least 0")
         if self.publisher:

@@ -119,6 +119,7 @@ def _ledger(config: Mapping[str, Any]) -> Ledger | None:
         payout=_get(config, "ledger.payout", str),
         election=_get(config, "ledger.election", str),
         quorum=_get(config, "ledger.quorum", int) or None,
+        committee=_get(config, "ledger.committee", int),
         link=_get(config, "ledger.link", str),
         require_final=_get(config, "ledger.require-final", bool),
         confirmations=None if confirmations < 0 else confirmations,
