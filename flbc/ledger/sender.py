@@ -63,6 +63,7 @@ class Sender:
         for entry in self._journal.replaced():
             if entry.nonce is not None and entry.nonce >= used:  # the other transaction is gone
                 self._journal.update(entry, State.SENT)
+                self.forget()
         for entry in self._journal.open():
             if entry.nonce is None:
                 break

@@ -1,7 +1,7 @@
 """Kill writers of an embedded chain at random moments, and look at what they left.
 
-``python -m tests.ledger.killing FILE ROUNDS``: a process of its own, because it forks (py-evm takes a second to load,
-and each victim is to live some milliseconds).
+``python -m tests.ledger.killing FILE ROUNDS [outbox]``: a process of its own, because it forks (py-evm takes a second
+to load, and each victim is to live some milliseconds).
 """
 
 import os
@@ -10,11 +10,13 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 from flbc.ledger import accounts
 from flbc.ledger.chain import connect
+from flbc.ledger.outbox import Outbox
 from flbc.ledger.transactions import Call, sign
 
 KEY = accounts.development_key(1)
@@ -29,13 +31,24 @@ def write(path: Path, out: int) -> None:
         os.write(out, f"{nonce}\n".encode())
 
 
-def kill_a_writer(path: Path, seconds: float) -> list[int]:
+def send(path: Path, out: int) -> None:
+    """Do the same through an outbox: submit the next number, again if need be, and wait for it."""
+    chain = connect(f"embedded:{path}")
+    outbox = Outbox(chain, KEY, path.with_name("outbox.sqlite"))
+    for number in range(10**6):
+        outbox.submit(f"number {number}", Call(KEY.address, number.to_bytes(4, "big")), 50_000)
+        if number % 3 == 2:  # three at a time
+            outbox.wait(f"number {number}")
+            os.write(out, f"{number}\n".encode())
+
+
+def kill_a_writer(work: Callable[[Path, int], None], path: Path, seconds: float) -> list[int]:
     """Start a writer, kill it after some time, and return what it told."""
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         os.close(reader)
         try:
-            write(path, writer)
+            work(path, writer)
         finally:
             os._exit(1)
     os.close(writer)
@@ -52,7 +65,7 @@ def main(path: Path, rounds: int) -> int:
     dice, genesis, height = random.Random(7), None, 0
     for round_ in range(rounds):
         # The first ones die while the chain is made or opened.
-        told = kill_a_writer(path, dice.uniform(0.0, 0.04 if round_ < rounds // 3 else 0.2))
+        told = kill_a_writer(write, path, dice.uniform(0.0, 0.04 if round_ < rounds // 3 else 0.2))
         with connect(f"embedded:{path}") as chain:
             genesis = genesis or chain.genesis
             assert chain.genesis == genesis, "another genesis"
@@ -70,5 +83,19 @@ def main(path: Path, rounds: int) -> int:
     return height
 
 
+def main_outbox(path: Path, rounds: int) -> int:
+    """Return how many numbers were sent; each is in the chain once, in order."""
+    dice, told = random.Random(11), 0
+    for _ in range(rounds):
+        told = max(told, *kill_a_writer(send, path, dice.uniform(0.05, 0.25)), 0)
+        with connect(f"embedded:{path}") as chain:
+            blocks = [chain.block(number) for number in range(1, chain.height() + 1)]
+            sent = [chain.w3.eth.get_transaction(block["transactions"][0])["input"] for block in blocks]
+            numbers = [int.from_bytes(data, "big") for data in sent]
+            assert numbers == list(range(len(numbers))), numbers
+            assert len(numbers) > told or told == 0, "a told transaction is lost"
+    return len(numbers)
+
+
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1]), int(sys.argv[2])))
+    print((main_outbox if sys.argv[3:] == ["outbox"] else main)(Path(sys.argv[1]), int(sys.argv[2])))
