@@ -210,8 +210,9 @@ def check(chain: Chain, deployment: Deployment) -> None:
         )
     for name, address in (("TaskHub", deployment.hub), ("Registry", deployment.registry)):
         shipped = artifact(name)
-        code: Any = checksum_address(address)
-        code = bytes(chain.w3.eth.get_code(code))
+        text: Any = checksum_address(address)
+        with chain.explained():
+            code = bytes(chain.w3.eth.get_code(text))
         if _mask(shipped, code) != _mask(shipped, bytes.fromhex(shipped["deployedBytecode"].removeprefix("0x"))):
             raise LedgerError(
                 f"The code at {checksum_address(address)} is not the {name} that this version of flbc ships: use the "

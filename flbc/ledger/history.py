@@ -218,7 +218,8 @@ class _Reader:
         return self.headers[number]
 
     def _transaction(self, event: Any) -> Any:
-        return self.chain.w3.eth.get_transaction(event["transactionHash"])
+        with self.chain.explained():
+            return self.chain.w3.eth.get_transaction(event["transactionHash"])
 
     def _input(self, event: Any, function: str) -> Mapping[str, Any]:
         """Return the arguments of the transaction that made a record."""
