@@ -224,8 +224,20 @@ def _deployment(chain: Chain, outbox: Outbox, settings: Ledger) -> Deployment:
         found = Deployment.load(Path(settings.deployment))
         deployment.check(chain, found)
         return found
-    if settings.url.partition(":")[0] == EMBEDDED and not deployment.path_of(chain.chain_id, chain.genesis).exists():
-        made = deployment.deploy(chain, outbox, authority=outbox.account, unbonding=3600, simulation=True)
-        made.save()
-        return made
-    return deployment.find(chain)
+    if settings.url.partition(":")[0] != EMBEDDED:
+        return deployment.find(chain)
+    path = deployment.path_of(chain.chain_id, chain.genesis)
+    if path.exists():
+        try:
+            return deployment.find(chain)
+        except LedgerError as error:  # most likely of another version of flbc; its records stay on the chain
+            aside = path.with_name(f"{path.stem}-{Deployment.load(path).hub.hex()[:8]}.old.json")
+            _LOG.warning(
+                "flbc: new contracts on the embedded chain, the deployment before is kept as %s: %s", aside, error
+            )
+            path.replace(aside)
+    made = deployment.deploy(
+        chain, outbox, authority=outbox.account, unbonding=3600, simulation=True, label=str(chain.height())
+    )
+    made.save()
+    return made
