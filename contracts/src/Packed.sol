@@ -98,59 +98,59 @@ library Packed {
         bytes32 label,
         uint256 role
     ) internal view returns (bytes32 arrayHash, uint256 bad) {
-        uint256 n = packed.length / SUBMISSION;
         bad = NONE;
         assembly ("memory-safe") {
-            // The struct (6 words), the digest's preimage (66 bytes in 3 words), the input of ecrecover (4 words) and
-            // the struct hashes (n words), after the free memory pointer. Nothing is kept, so it does not move.
+            // After the free memory pointer, which does not move since nothing is kept:
+            // 0x000 the struct, 6 words; 0x0c0 the digest's preimage, 66 bytes; 0x120 the input of ecrecover, 4 words;
+            // 0x1a0 the struct hashes. Few variables live through the loop, so that all stay on the stack.
             let item := mload(0x40)
-            let preimage := add(item, 0xc0)
-            let input := add(preimage, 0x60)
-            let hashes := add(input, 0x80)
             mstore(item, typeHash)
             mstore(add(item, 0x20), label)
-            mstore(preimage, shl(240, 0x1901))
-            mstore(add(preimage, 0x02), separator)
+            mstore(add(item, 0xc0), shl(240, 0x1901))
+            mstore(add(item, 0xc2), separator)
 
             let size := mload(seats)
+            let hashes := add(item, 0x1a0) // where the next one goes
             let next := 0 // lowest party that may come
-            for { let i := 0 } lt(i, n) { i := add(i, 1) } {
-                let element := add(packed.offset, mul(i, 110))
+            let element := packed.offset
+            for { let end := add(element, packed.length) } lt(element, end) { element := add(element, 110) } {
                 let word := calldataload(element)
-                let party := shr(240, word)
-                let seat := mul(party, 73)
-                if or(lt(party, next), iszero(lt(seat, size))) {
-                    bad := i
-                    break
-                }
-                next := add(party, 1)
+                let seat := shr(240, word) // the party's index, soon the address of its seat
+                mstore(add(item, 0x40), seat)
+                if lt(seat, next) { break }
+                next := add(seat, 1)
+                seat := mul(seat, 73)
+                if iszero(lt(seat, size)) { break }
                 seat := add(add(seats, 0x20), seat)
 
-                mstore(add(item, 0x40), party)
                 mstore(add(item, 0x60), and(shr(176, word), 0xffffffffffffffff)) // draw
                 mstore(add(item, 0x80), and(shr(144, word), 0xffffffff)) // computeMs
                 mstore(add(item, 0xa0), calldataload(add(element, 14))) // content
-                let hash := keccak256(item, 0xc0)
-                mstore(add(hashes, shl(5, i)), hash)
+                word := keccak256(item, 0xc0)
+                mstore(hashes, word)
+                hashes := add(hashes, 0x20)
 
-                mstore(add(preimage, 0x22), hash)
-                let vs := calldataload(add(element, 78))
-                let s := shr(1, shl(1, vs))
-                mstore(input, keccak256(preimage, 0x42))
-                mstore(add(input, 0x20), add(27, shr(255, vs)))
-                mstore(add(input, 0x40), calldataload(add(element, 46))) // r
-                mstore(add(input, 0x60), s)
+                mstore(add(item, 0xe2), word)
+                mstore(add(item, 0x120), keccak256(add(item, 0xc0), 0x42))
+                word := calldataload(add(element, 78)) // vs
+                mstore(add(item, 0x140), add(27, shr(255, word)))
+                mstore(add(item, 0x160), calldataload(add(element, 46))) // r
+                word := shr(1, shl(1, word)) // s
+                mstore(add(item, 0x180), word)
                 mstore(0x00, 0)
-                pop(staticcall(gas(), 1, input, 0x80, 0x00, 0x20))
+                pop(staticcall(gas(), 1, add(item, 0x120), 0x80, 0x00, 0x20))
 
-                // signer | ... ; the seat's last byte holds the roles
-                let roles := and(mload(add(seat, 41)), 0xff)
-                if or(or(xor(mload(0x00), shr(96, mload(seat))), iszero(and(roles, role))), gt(s, HALF_ORDER)) {
-                    bad := i
-                    break
-                }
+                // The seat begins with the signer; its last byte holds the roles.
+                if xor(mload(0x00), shr(96, mload(seat))) { break }
+                if iszero(and(and(mload(add(seat, 41)), 0xff), role)) { break }
+                if gt(word, HALF_ORDER) { break }
             }
-            arrayHash := keccak256(hashes, shl(5, n))
+            switch lt(element, add(packed.offset, packed.length))
+            case 0 {
+                item := add(item, 0x1a0)
+                arrayHash := keccak256(item, sub(hashes, item))
+            }
+            default { bad := div(sub(element, packed.offset), 110) }
         }
     }
 

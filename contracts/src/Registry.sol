@@ -335,7 +335,7 @@ contract Registry is Typed, Ownable2Step, ReentrancyGuard {
 
     /// @dev Printable ASCII (0x21 to 0x7e), at least one character, zeros to the end.
     function _checkName(bytes32 name) private pure {
-        bool ended;
+        bool ended = false;
         for (uint256 i; i < 32; ++i) {
             uint8 c = uint8(name[i]);
             if (c == 0) ended = true;

@@ -322,8 +322,8 @@ contract TaskHub is Evidence, ReentrancyGuard {
         returns (bytes memory seats, uint256 committee)
     {
         seats = Packed.newSeats(accounts.length);
-        uint8 roles;
-        bytes32 last;
+        uint8 roles = 0;
+        bytes32 last = 0;
         for (uint256 i; i < accounts.length; ++i) {
             Registry.Seat memory s = registry.lock(accounts[i], until);
             if (!s.active) revert NotActive(i, accounts[i]);

@@ -227,6 +227,26 @@ contract TaskTest is World {
         hub.start(task, accounts(), sigma1);
     }
 
+    /// @dev As many as one contract's code holds, in one transaction that fits a block (EIP-7825: 2^24 gas).
+    function test_start_mostParticipants() public {
+        address[] memory l = new address[](336);
+        for (uint16 i; i < 336; ++i) {
+            l[i] = address(uint160(0xB0B0000) + i);
+            enrol(l[i], 0xabcdef + uint256(i), HOSPITAL | COMMITTEE, crowdName(i), 1 gwei);
+        }
+        mine(1);
+        ITaskHub.PublishInput memory x = order("crowd");
+        x.quorum = 336;
+        bytes32 task = publish(x, 1);
+        bytes memory sigma1 = sign(PUBLISHER_KEY, tokenOf(task, l));
+        vm.prank(publisher);
+        uint256 before = gasleft();
+        hub.start(task, l, sigma1);
+        eq(before - gasleft() < 14_000_000, true, "gas");
+        eq(hub.taskOf(task).members, 336, "members");
+        eq(keccak256(hub.participants(task)), keccak256(blobOf(l)), "participants");
+    }
+
     // -------------------------------------------------------------------------------------------------------- seed
 
     function test_drawSeed() public {
@@ -269,6 +289,13 @@ contract TaskTest is World {
             keccak256(abi.encode(hub.taskOf(task).genesis, task, bytes32("later"))),
             "from the later block"
         );
+    }
+
+    function crowdName(uint16 i) private pure returns (bytes32) {
+        bytes memory digits = "p000";
+        (digits[1], digits[2], digits[3]) =
+            (bytes1(uint8(48 + i / 100)), bytes1(uint8(48 + (i / 10) % 10)), bytes1(uint8(48 + i % 10)));
+        return bytes32(digits);
     }
 
     function test_unknownTask() public {
