@@ -16,7 +16,7 @@ from typing import Any
 from web3 import Web3
 from web3.exceptions import ContractLogicError, Web3Exception, Web3RPCError
 
-from ..errors import LedgerError
+from ..errors import ConfigError, LedgerError
 from .reader import Reader, text_of
 from .reverts import revert_data
 from .rpc import HttpProvider
@@ -47,10 +47,13 @@ def connect(url: str = "embedded", *, timeout: float = 15.0, insecure: bool = Fa
     ChainUnavailableError, ChainBusyError, LedgerError
         If the node does not answer, another process has the embedded chain open, or its file is damaged.
     """
-    if url.partition(":")[0] == "embedded":
+    kind, colon, place = url.partition(":")
+    if kind == "embedded":
         from .embedded import open_chain  # py-evm takes a second to load
 
-        provider: Any = open_chain(Path(url.partition(":")[2]) if ":" in url else None)
+        if colon and not place:
+            raise ConfigError("'embedded:' needs the path of a file; 'embedded' alone takes the one in FLBC_HOME")
+        provider: Any = open_chain(Path(place) if place else None)
         name = f"embedded chain {provider.path}"
     else:
         provider = HttpProvider(url, timeout, insecure)

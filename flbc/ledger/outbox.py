@@ -150,8 +150,7 @@ class Outbox:
             try:
                 self.chain.check(self.chain.chain_id, self.chain.genesis, f"The outbox {self._journal.path}")
                 self._sender.reopen()
-                self._sender.observe()
-                if self._sender.send():
+                if self._sender.send(*self._sender.observe()):
                     self._sender.observe()  # many development chains make the block at once
             except ChainUnavailableError:
                 self._sender.forget()  # the node may come back without what it was given

@@ -9,6 +9,7 @@ transaction that was signed for another chain is refused, which py-evm does not 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from eth.db.atomic import AtomicDB
@@ -18,10 +19,12 @@ from eth_bloom.bloom import BloomFilter
 from eth_tester import EthereumTester, PyEVMBackend  # type: ignore[import-untyped]
 from eth_tester.backends.pyevm.main import setup_tester_chain  # type: ignore[import-untyped]
 from eth_tester.backends.pyevm.serializers import (  # type: ignore[import-untyped]
+    serialize_log,
     serialize_transaction,
     serialize_transaction_receipt,
 )
 from eth_tester.exceptions import TransactionNotFound as NoSuchTransaction  # type: ignore[import-untyped]
+from eth_tester.utils.filters import check_if_log_matches  # type: ignore[import-untyped]
 from eth_utils.exceptions import ValidationError
 
 from . import accounts
@@ -147,6 +150,14 @@ class Backend(PyEVMBackend):  # type: ignore[misc]
         receipts = block.get_receipts(self.chain.chaindb)
         return serialize_transaction_receipt(block, receipts, transaction, index, False, self.chain.get_vm())
 
+    def logs_of(self, number: int) -> Iterator[Any]:
+        """Yield the logs of a block."""
+        block = self.chain.get_canonical_block_by_number(number)
+        receipts = block.get_receipts(self.chain.chaindb)
+        for index, (transaction, receipt) in enumerate(zip(block.transactions, receipts, strict=True)):
+            for place, log in enumerate(receipt.logs):
+                yield serialize_log(block, transaction, index, log, place, False)
+
 
 class Tester(EthereumTester):  # type: ignore[misc]
     """eth-tester, looking for logs only in blocks whose bloom filter says that there may be some."""
@@ -154,14 +165,17 @@ class Tester(EthereumTester):  # type: ignore[misc]
     def get_logs(self, from_block: Any = None, to_block: Any = None, address: Any = None, topics: Any = None) -> Any:
         """Return the logs of a range of blocks."""
         address, topics = _in_hex(address), _in_hex(topics)
+        self.validator.validate_inbound_filter_params(from_block=0, to_block=0, address=address, topics=topics)
+        *_, addresses, wanted = self.normalizer.normalize_inbound_filter_params(0, 0, address, topics)
         head = self.backend.chain.get_canonical_head().block_number
         first, last = (self._number(block, head) for block in (from_block, to_block))
         found: list[Any] = []
         for number in range(first, min(last, head) + 1):
             header = self.backend.chain.get_canonical_block_header_by_number(number)
             if header.bloom and _may_hold(header.bloom, address, topics):
-                found.extend(super().get_logs(number, number, address, topics))
-        return tuple(found)
+                logs = self.backend.logs_of(number)
+                found.extend(log for log in logs if check_if_log_matches(log, number, number, addresses, wanted))
+        return tuple(map(self.normalizer.normalize_outbound_log_entry, found))
 
     @staticmethod
     def _number(block: Any, head: int) -> int:

@@ -57,8 +57,8 @@ class Sender:
             self._journal.update(entry, State.SENT)
             self.forget()
 
-    def observe(self) -> None:
-        """Look for the blocks that took open entries."""
+    def observe(self) -> tuple[int, int]:
+        """Look for the blocks that took open entries; return the account's next nonce and the newest block's number."""
         used, height = self._chain.nonce(self._key.address), self._chain.height()
         for entry in self._journal.replaced():
             if entry.nonce is not None and entry.nonce >= used:  # the other transaction is gone
@@ -81,6 +81,7 @@ class Sender:
                 note = f"its nonce {entry.nonce} was used by a transaction that is not in this outbox"
                 _log.error("%s is replaced: %s", entry.key, note)
                 self._journal.update(entry, State.REPLACED, note=note)
+        return used, height
 
     def _receipt(self, entry: Entry) -> TxReceipt | None:
         for signature in self._journal.signatures(entry):
@@ -120,14 +121,19 @@ class Sender:
         return b""
 
     # ------------------------------------------------------------------ sending
-    def send(self) -> bool:
-        """Sign and send in order, until one is not taken; return whether any was sent."""
-        used, sent, fees, height = self._chain.nonce(self._key.address), False, None, None
+    def send(self, used: int, height: int) -> bool:
+        """Sign and send in order, until one is not taken; return whether any was sent.
+
+        Parameters
+        ----------
+        used, height : int
+            What :meth:`observe` returned.
+        """
+        sent, fees = False, None
         for entry in self._journal.open():
             if entry.state is State.MINED or (entry.nonce is not None and entry.nonce < used):
                 continue
-            if fees is None or height is None:
-                fees, height = self._chain.fees(), self._chain.height()
+            fees = fees or self._chain.fees()
             newest = self._prepared(entry, used, fees, height)
             if time.monotonic() - self._offered.get(newest.hash, -self._policy.resend) < self._policy.resend:
                 continue

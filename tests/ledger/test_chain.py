@@ -254,7 +254,7 @@ def test_calls_differ_by_all_they_do():
 
 # ---------------------------------------------------------------------- connecting
 @pytest.mark.parametrize(
-    "url", ["http://10.0.0.1:8545", "http://example.org", "ws://127.0.0.1:1", "nonsense", "http://"]
+    "url", ["http://10.0.0.1:8545", "http://example.org", "ws://127.0.0.1:1", "nonsense", "http://", "", "embedded:"]
 )
 def test_urls_that_are_refused(url):
     with pytest.raises(ConfigError):

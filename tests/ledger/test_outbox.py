@@ -390,3 +390,25 @@ def test_submitting_works_while_the_chain_is_away(embedded, path, monkeypatch):
                 outbox.wait("round 1", 0.05)
         outbox.wait("round 2")
     assert values(embedded, notes) == [0, 1, 2]
+
+
+def test_submitting_does_not_wait_for_a_slow_node(embedded, path, monkeypatch):
+    """A round goes on while another thread's pump hangs in a request."""
+    key, asked, answer = funded(embedded), threading.Event(), threading.Event()
+    real = embedded.w3.manager.request_blocking
+
+    def slow(*arguments, **options):
+        asked.set()
+        assert answer.wait(20)
+        return real(*arguments, **options)
+
+    with Outbox(embedded, key, path) as outbox:
+        monkeypatch.setattr(embedded.w3.manager, "request_blocking", slow)
+        pumping = threading.Thread(target=outbox.pump)
+        pumping.start()
+        assert asked.wait(20)
+        assert outbox.submit("a", Call(key.address), 21_000)
+        assert [entry.key for entry in outbox.pending()] == ["a"]
+        answer.set()
+        pumping.join()
+        outbox.wait("a")
