@@ -12,7 +12,7 @@ from flwr.common.logger import log
 
 from ..crypto import vrf
 from ..election import alpha
-from ..errors import FlbcError, ProtocolError, VerificationError
+from ..errors import FlbcError, ProtocolError, RevertedError, VerificationError
 from ..ledger.record import Book, RoundRecord, SignedOpening, Started
 from ..node.committee import Attestation, AttestRequest, Link, Summary, ranking
 from ..node.covenant import Beacon, Covenant
@@ -72,16 +72,27 @@ class Chain:
         return ranked[min(skipped, len(ranked) - 1)].index
 
     def append(self, label: RoundLabel, request: AttestRequest, endorsement: Endorsement, proof: bytes) -> None:
-        """Take a signed block into the chain, and hand it to the ledger with the opening of the one before."""
+        """Take a signed block into the chain, and hand it to the ledger with the opening of the one before.
+
+        Raises
+        ------
+        RevertedError
+            If the contract refuses it, and the ledger waits for that: the chain is what it was before.
+        """
         block, beacon = request.block, self.beacon
         submissions = [entry.signed for entry in request.summed]
         record = RoundRecord(
             label, block, submissions, endorsement.leader, endorsement.votes, alpha(beacon.seed, beacon.height), proof,
             self.opening,
         )  # fmt: skip
-        self.opening = None
+        opening, self.opening = self.opening, None
         self.links.append((Link(block, tuple(Summary.of(entry.submission) for entry in request.summed)), endorsement))
-        self.book.record(record)
+        try:
+            self.book.record(record)
+        except RevertedError:
+            self.links.pop()
+            self.opening = opening
+            raise
 
 
 class UnsignedError(VerificationError):

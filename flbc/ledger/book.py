@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..crypto import keystore
 from ..crypto.signing import SigningKey, checksum_address
-from ..errors import ConfigError, FlbcError, LedgerError, RevertedError
+from ..errors import ChainResetError, ConfigError, FlbcError, LedgerError, RevertedError
 from ..node.identity import key_password
 from ..roster import Party, Roster
 from ..task import TaskConfig
@@ -19,6 +19,7 @@ from . import accounts, deployment, development, publishing
 from .chain import Chain, connect
 from .deployment import Deployment
 from .hub import Hub
+from .journal import State
 from .outbox import Outbox
 from .packing import GWEI
 from .publishing import TaskFile
@@ -46,6 +47,7 @@ class ChainBook:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble = ""
+        self._watched: dict[str, int] = {}  # blocks that may still be refused: key and round
 
     @classmethod
     def open(cls, settings: Ledger) -> ChainBook:
@@ -75,10 +77,24 @@ class ChainBook:
 
     # ------------------------------------------------------------------ before the first round
     def stakes(self, parties: Sequence[Party]) -> dict[str, int]:
-        """Return every party's stake in gwei, after checking that the Registry holds exactly its keys."""
+        """Return every party's stake in gwei, after checking that the Registry holds exactly its keys.
+
+        Raises
+        ------
+        RosterError
+            If a party is not registered, or with other data than it says.
+        LedgerError
+            If a party is suspended or leaving.
+        """
         if self.simulation:
             development.enroll(self._hub, self._outbox, parties, self._settings.reward_wei)
         members = {party.name: self._hub.registry.find(party)[1] for party in parties}
+        for name, member in members.items():  # the contract refuses them, but only when the reward is in escrow
+            if member.suspended or member.unlock_at:
+                why, cure = "is suspended", "the authority lifts it with `flbc suspend ACCOUNT --lift`"
+                if not member.suspended:
+                    why, cure = "takes its stake back", "it comes back with `flbc register`"
+                raise LedgerError(f"Party {name!r} {why} on this chain: {cure}, or start without its node")
         return {name: member.stake // GWEI for name, member in members.items()}
 
     def start(self, config: TaskConfig, roster: Roster, model: bytes) -> Started:
@@ -127,17 +143,26 @@ class ChainBook:
 
     # ------------------------------------------------------------------ rounds
     def record(self, record: RoundRecord) -> None:
-        """Queue a block; with ``require_final`` wait until nothing can undo it."""
+        """Queue a block; with ``require_final`` wait until nothing can undo it.
+
+        Raises
+        ------
+        RevertedError
+            With ``require_final``, if the contract refuses it: the block is not on the chain, and will not be.
+        """
         label = record.label
         key = f"round/{label.task.hex()}/{label.round}/{label.attempt}"
         parties = len(record.submissions) + len(record.votes)
         self._outbox.submit(key, self._hub.submit_round(record), _ROUND_GAS + _ROUND_PARTY_GAS * parties)
+        self._watched[key] = label.round
         self._pump_in_background()
         if self._settings.require_final:
             self._wait(key, float("inf"))
 
     def settle(self, record: SettleRecord) -> None:
         """Write the settlement after everything that is queued; in simulation fetch the payouts too.
+
+        Whether they can be fetched now does not matter: they stay there for whoever claims them.
 
         Raises
         ------
@@ -151,7 +176,10 @@ class ChainBook:
         self._outbox.submit(key, self._hub.settle(record), _SETTLE_GAS + _SETTLE_PARTY_GAS * parties)
         self._wait(key, self._settings.settle_wait)
         if self.simulation and self._roster is not None:
-            development.claim_all(self._hub, record.token.task, self._roster.parties, record.payouts)
+            try:
+                development.claim_all(self._hub, record.token.task, self._roster.parties, record.payouts)
+            except FlbcError as error:
+                _LOG.warning("flbc: not all payouts were fetched, `flbc task claim` does it later: %s", error)
 
     def _wait(self, key: str, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -159,7 +187,7 @@ class ChainBook:
             try:
                 self._outbox.wait(key, min(30.0, max(0.1, end - time.monotonic())), final=self._settings.require_final)
                 return
-            except RevertedError:
+            except (RevertedError, ChainResetError):
                 raise
             except LedgerError as error:
                 if time.monotonic() >= end:
@@ -167,6 +195,7 @@ class ChainBook:
                         f"{error}. It stays queued: `flbc task sync --rpc {self._settings.url}` sends it"
                     ) from None
                 self._tell(str(error))
+                time.sleep(_PUMP_SECONDS)
 
     def _pump_in_background(self) -> None:
         if self._thread is None:
@@ -178,6 +207,7 @@ class ChainBook:
             try:
                 if not self._outbox.pump():
                     self._trouble = ""
+                self._tell_refused()
             except FlbcError as error:
                 self._tell(str(error))
             self._stop.wait(_PUMP_SECONDS)
@@ -188,16 +218,40 @@ class ChainBook:
             self._trouble = trouble
             _LOG.warning("flbc: the ledger has to wait, records are queued in order: %s", trouble)
 
+    def _tell_refused(self) -> None:
+        """Log blocks that the contract refused, each once."""
+        for key, number in list(self._watched.items()):
+            entry = self._outbox.get(key)
+            if entry.state not in (State.FINAL, State.REVERTED):
+                continue
+            del self._watched[key]
+            if entry.state is State.REVERTED:
+                why = self._hub.chain.reverted(entry.reason or b"")
+                _LOG.warning("flbc: the block of round %d is not recorded, nor are those after it: %s", number, why)
+
     def close(self) -> None:
-        """Stop sending; what is queued stays in the outbox."""
+        """Send what can be sent, and stop; what is queued then stays in the outbox."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-            left = self._outbox.pending()
+            self._flush()
+            left = sum(entry.state is not State.MINED for entry in self._outbox.pending())
             if left:
-                _LOG.warning("flbc: %d records are still queued; `flbc task sync` sends them", len(left))
+                _LOG.warning("flbc: %d records are still queued; `flbc task sync` sends them", left)
         self._outbox.close()
         self._hub.chain.close()
+
+    def _flush(self) -> None:
+        """Give the last records time to get into a block, unless the node does not take them."""
+        end = time.monotonic() + self._settings.settle_wait
+        try:
+            while self._outbox.pump() and time.monotonic() < end:
+                if not any(entry.state is State.SENT for entry in self._outbox.pending()):
+                    break
+                time.sleep(_PUMP_SECONDS)
+            self._tell_refused()
+        except FlbcError as error:
+            self._tell(str(error))
 
 
 def relayer_key(chain: Chain, path: str | Path | None) -> SigningKey:

@@ -65,9 +65,14 @@ def enroll(hub: Hub, relayer: Outbox, parties: Sequence[Party], reward: int) -> 
     wanted = [(_identity(party), party, STAKE) for party in parties]
     paying = publisher()
     wanted.append((paying, paying.party(), 0))
+    # What a killed run left goes out before anything new, and spends what the new is funded for.
+    relayer.pump()
+    for who, _, _ in wanted:
+        _finish(hub.chain, who)
     missing = [entry for entry in wanted if not _is_registered(hub, *entry)]
-    _fund(hub, relayer, [(who, stake) for who, _, stake in missing])
-    _fund(hub, relayer, [(paying, reward)])
+    stakes = {who.name: stake for who, _, stake in missing}
+    stakes[paying.name] = stakes.get(paying.name, 0) + reward
+    _fund(hub, relayer, [(who, stakes[who.name]) for who, _, _ in wanted if who.name in stakes])
     for who, party, stake in missing:
         _register(hub, who, party, stake)
 
@@ -108,15 +113,27 @@ def _is_registered(hub: Hub, who: Identity, party: Party, stake: int) -> bool:
     return member.party() == party
 
 
+def _finish(chain: Chain, who: Identity) -> None:
+    key = who.keys.signing
+    path = outbox_path(chain, key.address)
+    if path.exists():
+        with Outbox(chain, key, path) as outbox:
+            if outbox.pending():
+                outbox.pump()
+
+
 def _fund(hub: Hub, relayer: Outbox, wanted: Sequence[tuple[Identity, int]]) -> None:
     """Send ether to those who lack it, all at once."""
-    keys = []
+    lacking = {}
     for who, amount in wanted:
         address = who.keys.signing.address
-        lacking = amount + _POCKET - hub.chain.balance(address)
-        if lacking > 0:
-            keys.append(f"fund/{address.hex()}/{time.time_ns()}")
-            relayer.submit(keys[-1], Call(address, value=lacking), MIN_GAS)
+        lacking[address] = max(0, amount + _POCKET - hub.chain.balance(address))
+    poor = {address: value for address, value in lacking.items() if value}
+    relayer.check_funds(len(poor), MIN_GAS, sum(poor.values()))
+    keys = []
+    for address, value in poor.items():
+        keys.append(f"fund/{address.hex()}/{time.time_ns()}")
+        relayer.submit(keys[-1], Call(address, value=value), MIN_GAS)
     for key in keys:
         relayer.wait(key)
 
