@@ -29,6 +29,8 @@ UNBONDING = 7 * 24 * 3600
 #: Gas limit for deploying the hub, which deploys its registry. Measured: see contracts/gas.json.
 DEPLOY_GAS = 12_000_000
 _ZERO = bytes(20)
+#: The constructor's four arguments, ABI-encoded.
+_ARGUMENT_BYTES = 4 * 32
 
 
 @dataclass(frozen=True)
@@ -172,13 +174,13 @@ def deploy(
     key = f"deploy/{call.digest.hex()}/{label}"
     outbox.submit(key, call, DEPLOY_GAS)
     receipt = outbox.wait(key, seconds)
-    hub = bytes.fromhex(str(receipt["contractAddress"]).removeprefix("0x"))
+    hub = _unhex(str(receipt["contractAddress"]))
     registry = chain.call(chain.contract(hub, shipped["abi"]).functions.registry())
     deployment = Deployment(
         chain_id=chain.chain_id,
         genesis=chain.genesis,
         hub=hub,
-        registry=bytes.fromhex(registry.removeprefix("0x")),
+        registry=_unhex(registry),
         transaction=bytes(receipt["transactionHash"]),
         block_number=int(receipt["blockNumber"]),
         block_hash=bytes(receipt["blockHash"]),
@@ -208,23 +210,20 @@ def check(chain: Chain, deployment: Deployment) -> None:
             f"the contracts {how}: the node lost blocks. Wait until it has caught up, start it with its old state, "
             f"or deploy anew with `{cure}`"
         )
+    _check_creation(chain, deployment, receipt, cure)
     for name, address in (("TaskHub", deployment.hub), ("Registry", deployment.registry)):
         shipped = artifact(name)
         text: Any = checksum_address(address)
         with chain.explained():
             code = bytes(chain.w3.eth.get_code(text))
-        if _mask(shipped, code) != _mask(shipped, bytes.fromhex(shipped["deployedBytecode"].removeprefix("0x"))):
-            raise LedgerError(
-                f"The code at {checksum_address(address)} is not the {name} that this version of flbc ships: use the "
-                f"version it was deployed with, or deploy anew with `{cure}`"
-            )
-    # The masked bytes are what the constructors filled in; the contracts say what that was.
+        if _mask(shipped, code) != _mask(shipped, _unhex(shipped["deployedBytecode"])):
+            raise LedgerError(f"{_what(name, address)}: use the version it was deployed with, or deploy with `{cure}`")
     hub = chain.contract(deployment.hub, artifact("TaskHub")["abi"]).functions
     registry = chain.contract(deployment.registry, artifact("Registry")["abi"]).functions
     where = domain(deployment.chain_id, deployment.hub, deployment.simulation).separator()
     if (
-        bytes.fromhex(chain.call(hub.registry())[2:]) != deployment.registry
-        or bytes.fromhex(chain.call(registry.hub())[2:]) != deployment.hub
+        _unhex(chain.call(hub.registry())) != deployment.registry
+        or _unhex(chain.call(registry.hub())) != deployment.hub
         or bytes(chain.call(hub.separator())) != where
         or bytes(chain.call(registry.separator())) != where
     ):
@@ -232,6 +231,31 @@ def check(chain: Chain, deployment: Deployment) -> None:
             "Hub and registry do not belong to each other, or were deployed with another simulation flag than the "
             f"deployment says: was its file edited? Copy it again, or deploy anew with `{cure}`"
         )
+
+
+def _check_creation(chain: Chain, deployment: Deployment, receipt: Any, cure: str) -> None:
+    """Check that the transaction ran the shipped code that creates the hub.
+
+    The code at an address shows less: the bytes that a constructor fills in are everywhere in it, and whoever writes
+    them by hand can put another registry into one place than the hub names in another.
+    """
+    with chain.explained():
+        transaction = chain.w3.eth.get_transaction(receipt["transactionHash"])
+    creation, data = _unhex(artifact("TaskHub")["bytecode"]), bytes(transaction["input"])
+    made = _unhex(str(receipt["contractAddress"] or ""))
+    if made != deployment.hub or not data.startswith(creation) or len(data) != len(creation) + _ARGUMENT_BYTES:
+        raise LedgerError(
+            f"{_what('TaskHub', deployment.hub)}, or another transaction made it: use the version it was deployed "
+            f"with, or deploy anew with `{cure}`"
+        )
+
+
+def _what(name: str, address: bytes) -> str:
+    return f"The code at {checksum_address(address)} is not the {name} that this version of flbc ships"
+
+
+def _unhex(text: str) -> bytes:
+    return bytes.fromhex(text.removeprefix("0x"))
 
 
 def _mask(shipped: dict[str, Any], code: bytes) -> bytes:

@@ -8,10 +8,11 @@ from dataclasses import fields, replace
 import pytest
 
 from flbc.crypto.eip712 import encode_type
-from flbc.crypto.signing import CURVE_ORDER, SigningKey, keccak256
+from flbc.crypto.signing import CURVE_ORDER, SigningKey, checksum_address, keccak256
 from flbc.errors import ChainResetError, ConfigError, LedgerError, ProtocolError, RevertedError, RosterError
 from flbc.ledger.accounts import development_key
 from flbc.ledger.audit import audit
+from flbc.ledger.build import artifact
 from flbc.ledger.chain import connect
 from flbc.ledger.deployment import Deployment, check, deploy, find
 from flbc.ledger.history import read_task
@@ -654,6 +655,25 @@ def test_other_code_at_the_address_is_refused(world, monkeypatch):
     monkeypatch.setattr(chain.w3.eth, "get_code", tampered)
     with pytest.raises(LedgerError, match="is not the TaskHub that this version of flbc ships"):
         check(chain, deployment)
+
+
+def test_code_whose_constants_were_written_by_hand_is_refused(world):
+    """The right code with another registry in one of the places that the constructor fills in."""
+    chain, deployment = world
+    code = bytearray(chain.w3.eth.get_code(checksum_address(deployment.hub)))
+    places = [
+        at for at, _ in artifact("TaskHub")["immutableReferences"] if code[at + 12 : at + 32] == deployment.registry
+    ]
+    assert len(places) > 1
+    for chosen in places:
+        forged = bytearray(code)
+        forged[chosen + 12 : chosen + 32] = b"\x66" * 20
+        init = bytes.fromhex(f"61{len(forged):04x}80600a3d393df3") + forged
+        receipt = send(chain, development_key(0), Call(None, init), 8_000_000)
+        where = {"hub": bytes.fromhex(receipt["contractAddress"][2:]), "block_hash": bytes(receipt["blockHash"])}
+        found = replace(deployment, transaction=bytes(receipt["transactionHash"]), **where)
+        with pytest.raises(LedgerError, match="is not the TaskHub"):
+            check(chain, found)
 
 
 def test_development_identities_need_a_development_chain(world, tmp_path, monkeypatch):
