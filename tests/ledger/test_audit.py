@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,9 +28,10 @@ from flbc.ledger.table import render
 from flbc.ledger.transactions import Call
 from flbc.node.draw import make_draw
 from flbc.privacy import GaussianMechanism
+from flbc.roster import Roster
 from flbc.round import Signed, Vote
 from flbc.tokens import Genesis
-from tests.support.ledger import Consortium, Setting, deploy_contracts, mine, pass_time, send
+from tests.support.ledger import Actor, Consortium, Setting, deploy_contracts, mine, pass_time, send
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 SMALL = Setting(hospitals=3, members=2, overlap=1)
@@ -545,10 +547,10 @@ def test_garbage_never_stops_an_audit(finished):
 
 
 # ---------------------------------------------------------------------- reading
-def forwarder(run: Consortium) -> bytes:
-    """Deploy a contract that passes its calls on to the hub."""
+def forwarder(run: Consortium, target: bytes) -> bytes:
+    """Deploy a contract that passes its calls on to another one."""
     # calldatacopy(0, 0, calldatasize()); call(gas(), hub, 0, 0, calldatasize(), 0, 0); stop
-    body = bytes.fromhex("36600060003760006000366000600073") + run.deployment.hub
+    body = bytes.fromhex("36600060003760006000366000600073") + target
     body += bytes.fromhex("5af100")
     size = len(body)
     init = bytes.fromhex(f"60{size:02x}600c60003960{size:02x}6000f3") + body
@@ -560,10 +562,27 @@ def test_a_record_made_through_another_contract(begin):
     run = begin()
     record = run.make_round(1)
     call = run.hub.submit_round(record)
-    send(run.chain, run.relayer, replace(call, to=forwarder(run)), 600_000)
+    send(run.chain, run.relayer, replace(call, to=forwarder(run, run.deployment.hub)), 600_000)
     assert run.hub.task(run.task).height == 1
     with pytest.raises(AuditError, match="made through another contract"):
         history_of(run)
+
+
+def test_an_account_that_is_a_contract(world):
+    """It registers through itself, so the proof of possession is not in a transaction to the registry."""
+    run = Consortium(*world, SMALL, salt="contract account")
+    actor = Actor.make("member-99", ("committee",))
+    account = forwarder(run, run.deployment.registry)
+    entry = registration(actor.party, account)
+    call = run.hub.registry.register(entry, Signed.make(entry, actor.keys.signing, run.where).signature)
+    send(run.chain, run.relayer, replace(call, to=account))
+    run.actors.append(replace(actor, account=SimpleNamespace(address=account)))
+    run.roster = Roster(tuple(member.party for member in run.actors))
+    run.config = replace(run.config, ledger={**run.config.ledger, "quorum": run.quorum})
+    run.genesis = run.head = Genesis(run.model, run.config.hash, run.roster.hash).hash
+    report = audit_of(run.begin().run_rounds(1))
+    assert report.doubts == ()
+    assert "member-99 registered through another contract: its proof is not at hand" in report.notes
 
 
 def test_an_unknown_task(world):
