@@ -23,6 +23,7 @@ from eth.exceptions import PyEVMError
 from eth_tester.exceptions import BlockNotFound  # type: ignore[import-untyped]
 from eth_tester.exceptions import ValidationError as TesterValidationError
 from eth_utils.exceptions import ValidationError
+from rlp.exceptions import RLPException  # type: ignore[import-untyped]
 from web3.providers.eth_tester import EthereumTesterProvider
 from web3.providers.eth_tester.defaults import API_ENDPOINTS
 from web3.types import RPCEndpoint, RPCResponse
@@ -79,15 +80,17 @@ class EmbeddedProvider(EthereumTesterProvider):
             self._store = Store(path)
             try:
                 self._backend = Backend(self._store)
-            except (PyEVMError, KeyError) as error:
+                super().__init__(Tester(self._backend), _ENDPOINTS)
+            except BaseException:
                 self._store.close()
+                raise
+        except BaseException as error:
+            self._file_lock.release()
+            if isinstance(error, PyEVMError | RLPException | KeyError):
                 raise LedgerError(
                     f"The chain file {path} holds no whole chain ({type(error).__name__}): put a copy back, or move "
                     f"it away to start an empty chain"
                 ) from None
-            super().__init__(Tester(self._backend), _ENDPOINTS)
-        except BaseException:
-            self._file_lock.release()
             raise
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
@@ -106,7 +109,7 @@ class EmbeddedProvider(EthereumTesterProvider):
             except RevertedCall as error:
                 reverted = error.data is not None
                 return _error(3 if reverted else -32000, "execution reverted" if reverted else str(error), error.data)
-            except (ValidationError, TesterValidationError, BlockNotFound, PyEVMError) as error:
+            except (ValidationError, TesterValidationError, BlockNotFound, PyEVMError, RLPException) as error:
                 return _error(-32000, str(error))
             finally:
                 if self._store.dirty:

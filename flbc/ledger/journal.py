@@ -180,6 +180,10 @@ class Journal:
         """Return the entries whose nonce somebody else used."""
         return self._entries("state = ?", (State.REPLACED,))
 
+    def failed(self) -> list[Entry]:
+        """Return the entries that were not executed, or executed in vain."""
+        return self._entries("state IN (?, ?)", (State.REVERTED, State.REPLACED))
+
     def newest_settled(self) -> Entry | None:
         """Return the settled entry in the highest block."""
         found = self._entries("state IN (?, ?)", _SETTLED, order="block DESC, nonce DESC LIMIT 1")

@@ -201,6 +201,14 @@ class Outbox:
         """Return the entries that are not settled, in the order of sending."""
         return self._journal.open()
 
+    def failed(self) -> list[tuple[Entry, LedgerError]]:
+        """Return the entries that the contract refused or that were replaced, each with what :meth:`wait` would raise.
+
+        Nobody waits for what is sent in the background, so look here before relying on it.
+        """
+        found = [(entry, self._failure(entry)) for entry in self._journal.failed()]
+        return [(entry, failure) for entry, failure in found if failure is not None]
+
     def retry(self, key: str) -> None:
         """Queue a replaced entry again, under a new nonce.
 
@@ -257,16 +265,21 @@ class Outbox:
 
     def _outcome(self, entry: Entry, final: bool) -> TxReceipt | None:
         """Return the receipt of an entry that is far enough, None if it is not yet, or raise what stopped it."""
+        failure = self._failure(entry)
+        if failure is not None:
+            raise failure
+        if entry.hash is not None and (entry.state is State.FINAL or (entry.state is State.MINED and not final)):
+            return self.chain.receipt(entry.hash)
+        if entry.note.startswith(POOR):
+            raise LedgerError(entry.note)
+        return None
+
+    def _failure(self, entry: Entry) -> LedgerError | None:
         if entry.state is State.REVERTED:
-            error = self.chain.reverted(entry.reason or b"")
-            raise error or LedgerError(f"{entry.key!r} was refused by the contract")
+            return self.chain.reverted(entry.reason or b"")
         if entry.state is State.REPLACED:
-            raise LedgerError(
+            return LedgerError(
                 f"{entry.key!r} was not executed: {entry.note}. Somebody else uses the account {self._name}: "
                 f"stop that, then retry it under a new nonce"
             )
-        if entry.state is State.FINAL or (entry.state is State.MINED and not final):
-            return None if entry.hash is None else self.chain.receipt(entry.hash)
-        if entry.note.startswith(POOR):
-            raise LedgerError(entry.note)
         return None

@@ -42,8 +42,8 @@ def send(path: Path, out: int) -> None:
             os.write(out, f"{number}\n".encode())
 
 
-def kill_a_writer(work: Callable[[Path, int], None], path: Path, seconds: float) -> list[int]:
-    """Start a writer, kill it after some time, and return what it told."""
+def kill_a_writer(work: Callable[[Path, int], None], path: Path, seconds: float, begun: bool) -> list[int]:
+    """Start a writer, kill it some time after the start, or after its first word, and return what it told."""
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         os.close(reader)
@@ -52,20 +52,21 @@ def kill_a_writer(work: Callable[[Path, int], None], path: Path, seconds: float)
         finally:
             os._exit(1)
     os.close(writer)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status), "the writer failed by itself"
     with os.fdopen(reader) as lines:
-        return [int(line) for line in lines.read().split("\n")[:-1]]
+        first = lines.readline() if begun else ""
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), "the writer failed by itself"
+        return [int(line) for line in (first + lines.read()).split("\n")[:-1]]
 
 
 def main(path: Path, rounds: int) -> int:
     """Return the height that was reached."""
     dice, genesis, height = random.Random(7), None, 0
     for round_ in range(rounds):
-        # The first ones die while the chain is made or opened.
-        told = kill_a_writer(write, path, dice.uniform(0.0, 0.04 if round_ < rounds // 3 else 0.2))
+        # The first third dies while the chain is made or opened.
+        told = kill_a_writer(write, path, dice.uniform(0.0, 0.1), begun=round_ >= rounds // 3)
         with connect(f"embedded:{path}") as chain:
             genesis = genesis or chain.genesis
             assert chain.genesis == genesis, "another genesis"
@@ -86,8 +87,8 @@ def main(path: Path, rounds: int) -> int:
 def main_outbox(path: Path, rounds: int) -> int:
     """Return how many numbers were sent; each is in the chain once, in order."""
     dice, told = random.Random(11), 0
-    for _ in range(rounds):
-        told = max(told, *kill_a_writer(send, path, dice.uniform(0.05, 0.25)), 0)
+    for round_ in range(rounds):
+        told = max(told, *kill_a_writer(send, path, dice.uniform(0.0, 0.2), begun=round_ % 3 != 0), 0)
         with connect(f"embedded:{path}") as chain:
             blocks = [chain.block(number) for number in range(1, chain.height() + 1)]
             sent = [chain.w3.eth.get_transaction(block["transactions"][0])["input"] for block in blocks]

@@ -287,7 +287,7 @@ def test_kill_at_random_moments(tmp_path):
     command = [sys.executable, "-m", "tests.ledger.killing", str(tmp_path / "chain.sqlite"), "30"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 20
+    assert int(done.stdout) >= 20
 
 
 def test_package_loads_nothing_heavy():

@@ -162,6 +162,10 @@ def test_contract_that_refuses(chain, path):
         with pytest.raises(RevertedError, match="gas was too little"):
             outbox.wait("burns")
         assert outbox.get("bad").state is State.REVERTED
+        assert [(entry.key, failure.name) for entry, failure in outbox.failed()] == [
+            ("bad", "Refused"),
+            ("burns", "0x"),
+        ]
     with Outbox(chain, key, path) as outbox, pytest.raises(RevertedError, match="Refused"):
         outbox.wait("bad")  # the reason is on disk
     assert values(chain, notes) == [1, 2]
