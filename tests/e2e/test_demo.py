@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 def test_two_rounds_with_table_complete(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run_demo(overrides="num-server-rounds=2") == 0
+    assert run_demo(overrides="num-server-rounds=2 ledger.accuracy=0.5") == 0
     out = capfd.readouterr().out
     for words in (
         "(this run)",
@@ -25,8 +29,19 @@ def test_two_rounds_with_table_complete(capfd: pytest.CaptureFixture[str]) -> No
         "round 2/2 accuracy: overall",
         "in clear, outside epsilon",
         "768 B each",
+        "block 2 led by node-",
+        "the task is settled",
+        "everything verifies",
+        "= escrow",
     ):
         assert words in out, words
+    # Every process of the run has ended; the chain is still there.
+    again = subprocess.run([Path(sys.executable).parent / "flbc", "audit", "--json"], check=True, capture_output=True)
+    report = json.loads(again.stdout)
+    assert report["ok"]
+    assert len(report["rounds"]) == 2
+    home = Path(os.environ["FLBC_HOME"])
+    assert not list((home / "runs").iterdir()), "what simulated nodes keep is removed"
 
 
 def test_unknown_value_fails_with_the_choices(capfd: pytest.CaptureFixture[str]) -> None:
