@@ -87,7 +87,9 @@ class TaskFile(Record):
         """Write to FLBC_HOME and return the path."""
         path = home() / "tasks" / f"{self.genesis.hex()[:16]}.json"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_bytes(canonical(self.to_dict()) + b"\n")
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_bytes(canonical(self.to_dict()) + b"\n")
+        temporary.replace(path)
         return path
 
     @classmethod
