@@ -122,6 +122,11 @@ class Line:
         monkeypatch.setattr(EmbeddedProvider, "make_request", request)
         return self
 
+    @property
+    def is_down(self) -> bool:
+        """Whether it is cut for everything."""
+        return self.cut("")
+
     def down(self) -> None:
         """Cut it."""
         self.cut = lambda method: True
