@@ -23,7 +23,7 @@ interface ITaskHub {
     /// @param vrf Whether the contract verifies leaders' VRF proofs.
     /// @param openers Role bits of those who may sign openings.
     /// @param accuracyBps Accuracy to reach, in hundredths of a per cent.
-    /// @param suspensions {Registry-suspensions} at the start.
+    /// @param suspensions The registry's count of suspensions at the start.
     /// @param seedBlock Block whose hash makes the seed.
     /// @param publisher Account that pays, and is refunded.
     /// @param reward Escrow in wei.
@@ -65,7 +65,7 @@ interface ITaskHub {
         bytes32 payoutRoot;
     }
 
-    /// @notice Argument of {TaskHub-publish}.
+    /// @notice Argument of {Tasks-publish}.
     /// @param salt Chosen by the publisher; one task per publisher and salt.
     /// @param model Hash of the initial arrays.
     /// @param roster Hash of the roster.
@@ -82,7 +82,7 @@ interface ITaskHub {
         bytes config;
     }
 
-    /// @notice Argument of {TaskHub-submitRound}. Packed forms: see {Packed}.
+    /// @notice Argument of {Rounds-submitRound}. Packed forms: see {Packed}.
     /// @param model Hash of the global arrays and train config that were sent.
     /// @param frame Hash of the codec's public numbers.
     /// @param keys Hash of scheme keys and ticket.
@@ -230,7 +230,7 @@ interface ITaskHub {
     error NoReward();
     /// @notice The reward does not fit uint128.
     error RewardTooLarge(uint256 reward);
-    /// @notice A deadline is after now and at most {TaskHub-MAX_DURATION} away.
+    /// @notice A deadline is after now and at most {Tasks-MAX_DURATION} away.
     error BadDeadline(uint64 deadline, uint256 latest);
     /// @notice Accuracy is at most 10000.
     error BadAccuracy(uint16 accuracyBps);
@@ -254,7 +254,7 @@ interface ITaskHub {
     error SeedNotReady(uint64 seedBlock);
     /// @notice The seed is there already.
     error SeedExists(bytes32 seed);
-    /// @notice The election needs a seed: call {TaskHub-drawSeed}.
+    /// @notice The election needs a seed: call {Tasks-drawSeed}.
     error NoSeed(bytes32 task);
 
     /// @notice (round, attempt) is not above the last recorded one.

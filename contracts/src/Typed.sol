@@ -8,9 +8,8 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 /// {Registry} too) and a salt that keeps signatures of development identities apart from real ones.
 /// @dev OpenZeppelin's `EIP712` has no salt and always binds the contract itself, hence this one.
 abstract contract Typed {
-    bytes32 private constant DOMAIN_TYPEHASH = keccak256(
-        "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract,bytes32 salt)"
-    );
+    bytes32 private constant DOMAIN_TYPEHASH =
+        keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract,bytes32 salt)");
     bytes32 private constant NAME_HASH = keccak256("flbc");
     bytes32 private constant VERSION_HASH = keccak256("1");
     bytes32 private constant SIMULATION_SALT = keccak256("flbc/SIMULATION");
@@ -44,9 +43,7 @@ abstract contract Typed {
 
     function _computeSeparator(address verifyingContract, bool simulation_) private view returns (bytes32) {
         bytes32 salt = simulation_ ? SIMULATION_SALT : bytes32(0);
-        return keccak256(
-            abi.encode(DOMAIN_TYPEHASH, NAME_HASH, VERSION_HASH, block.chainid, verifyingContract, salt)
-        );
+        return keccak256(abi.encode(DOMAIN_TYPEHASH, NAME_HASH, VERSION_HASH, block.chainid, verifyingContract, salt));
     }
 
     /// @dev What is signed for a struct.

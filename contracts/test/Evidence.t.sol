@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.24;
 
+import {IRegistry} from "../src/IRegistry.sol";
 import {ITaskHub} from "../src/ITaskHub.sol";
 import {vm} from "./Base.sol";
-import {Registry, TaskHub} from "./Interfaces.sol";
+import {TaskHub} from "./Interfaces.sol";
 import {World} from "./World.sol";
 
 contract EvidenceTest is World {
     bytes32 private constant LABEL = "label";
 
-    function sub(bytes32 label, uint256 key_, bytes32 content) private view returns (ITaskHub.SubmissionEvidence memory) {
+    function sub(bytes32 label, uint256 key_, bytes32 content)
+        private
+        view
+        returns (ITaskHub.SubmissionEvidence memory)
+    {
         bytes memory signature = sign(key_, submissionHash(label, 1, 7, 1000, content));
         return ITaskHub.SubmissionEvidence(label, 1, 7, 1000, content, signature);
     }
@@ -28,7 +33,7 @@ contract EvidenceTest is World {
         vm.expectEmit(address(hub));
         emit ITaskHub.Equivocation(account(party), LABEL, kind);
         vm.expectEmit(address(registry));
-        emit Registry.Slashed(account(party), amount, evidence);
+        emit IRegistry.Slashed(account(party), amount, evidence);
     }
 
     function test_reportSubmissions() public {
@@ -116,12 +121,12 @@ contract EvidenceTest is World {
         vm.prank(account(1));
         registry.beginUnstake();
         vm.warp(deadline + UNBONDING - 1);
-        expect(abi.encodeWithSelector(Registry.StakeLocked.selector, deadline + UNBONDING));
+        expect(abi.encodeWithSelector(IRegistry.StakeLocked.selector, deadline + UNBONDING));
         vm.prank(account(1));
         registry.withdrawStake();
         hub.reportVotes(vote(LABEL, key(1), "one"), vote(LABEL, key(1), "two"));
         vm.warp(deadline + UNBONDING);
-        expect(Registry.NothingToMove.selector);
+        expect(IRegistry.NothingToMove.selector);
         vm.prank(account(1));
         registry.withdrawStake();
     }
@@ -150,17 +155,14 @@ contract EvidenceTest is World {
         vm.assume(thief != key(1) && content != forged);
         bool ok;
         if (kind % 3 == 0) {
-            (ok,) = address(hub).call(
-                abi.encodeCall(hub.reportSubmissions, (sub(LABEL, key(1), content), sub(LABEL, thief, forged)))
-            );
+            (ok,) = address(hub)
+                .call(abi.encodeCall(hub.reportSubmissions, (sub(LABEL, key(1), content), sub(LABEL, thief, forged))));
         } else if (kind % 3 == 1) {
-            (ok,) = address(hub).call(
-                abi.encodeCall(hub.reportBlocks, (blk(LABEL, key(1), content), blk(LABEL, thief, forged)))
-            );
+            (ok,) = address(hub)
+                .call(abi.encodeCall(hub.reportBlocks, (blk(LABEL, key(1), content), blk(LABEL, thief, forged))));
         } else {
-            (ok,) = address(hub).call(
-                abi.encodeCall(hub.reportVotes, (vote(LABEL, key(1), content), vote(LABEL, thief, forged)))
-            );
+            (ok,) = address(hub)
+                .call(abi.encodeCall(hub.reportVotes, (vote(LABEL, key(1), content), vote(LABEL, thief, forged))));
         }
         eq(ok, false, "refused");
         eq(registry.member(account(1)).stake, 1 ether, "untouched");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.24;
 
+import {IRegistry} from "../src/IRegistry.sol";
 import {ITaskHub} from "../src/ITaskHub.sol";
 import {Actor, vm} from "./Base.sol";
 import {Registry} from "./Interfaces.sol";
@@ -25,12 +26,16 @@ contract Handler is World {
 
     bytes32[] public tasks;
     mapping(bytes32 => Memo) private _memo;
+    mapping(bytes32 task => mapping(uint16 party => bool)) private _claimed;
     mapping(string => uint256) public done; // successful calls by kind
 
     constructor() {
         setUp();
         vm.deal(publisher, 1e30);
-        for (uint16 i = 1; i < PARTIES; i += 2) vm.etch(account(i), type(Actor).runtimeCode); // some have code
+        // some accounts have code
+        for (uint16 i = 1; i < PARTIES; i += 2) {
+            vm.etch(account(i), type(Actor).runtimeCode);
+        }
     }
 
     function count() external view returns (uint256) {
@@ -43,12 +48,16 @@ contract Handler is World {
 
     function hubAddress() external view returns (ITaskHub.Task[] memory list, address at_, address registry_) {
         list = new ITaskHub.Task[](tasks.length);
-        for (uint256 i; i < tasks.length; ++i) list[i] = hub.taskOf(tasks[i]);
+        for (uint256 i; i < tasks.length; ++i) {
+            list[i] = hub.taskOf(tasks[i]);
+        }
         return (list, address(hub), address(registry));
     }
 
     function stakes() external view returns (uint256 sum) {
-        for (uint16 i; i < PARTIES; ++i) sum += registry.member(account(i)).stake;
+        for (uint16 i; i < PARTIES; ++i) {
+            sum += registry.member(account(i)).stake;
+        }
         return sum + registry.member(publisher).stake + registry.slashed();
     }
 
@@ -149,6 +158,8 @@ contract Handler is World {
         vm.prank(from);
         try hub.claim(task, party, amount, path) {
             require(from == account(party), "claimed for another");
+            require(!_claimed[task][party], "claimed twice");
+            _claimed[task][party] = true;
             require(from.balance - before == amount, "paid another amount");
             m.paid += amount;
             ++done["claim"];
@@ -183,11 +194,10 @@ contract Handler is World {
 
     function withdraw(uint16 party, uint8 mode) external {
         address from = account(party % PARTIES);
-        Registry.Member memory m = registry.member(from);
+        IRegistry.Member memory m = registry.member(from);
         if (from.code.length > 0) {
-            Actor(payable(from)).set(
-                Actor.Mode(mode % 3), address(registry), abi.encodeCall(Registry.withdrawStake, ())
-            );
+            Actor(payable(from))
+                .set(Actor.Mode(mode % 3), address(registry), abi.encodeCall(Registry.withdrawStake, ()));
         }
         vm.prank(from);
         try registry.withdrawStake() {
@@ -238,7 +248,9 @@ contract Handler is World {
 
     function proof(Memo storage m, uint256 index) private view returns (bytes32[] memory path) {
         bytes32[] memory level = new bytes32[](m.parties.length);
-        for (uint256 i; i < level.length; ++i) level[i] = leaf(m.parties[i], account(m.parties[i]), m.amounts[i]);
+        for (uint256 i; i < level.length; ++i) {
+            level[i] = leaf(m.parties[i], account(m.parties[i]), m.amounts[i]);
+        }
         bytes32[] memory found = new bytes32[](8);
         uint256 length;
         while (level.length > 1) {
@@ -252,7 +264,9 @@ contract Handler is World {
             (level, index) = (upper, index / 2);
         }
         path = new bytes32[](length);
-        for (uint256 i; i < length; ++i) path[i] = found[i];
+        for (uint256 i; i < length; ++i) {
+            path[i] = found[i];
+        }
     }
 
     function pair(bytes32 a, bytes32 b) private pure returns (bytes32) {

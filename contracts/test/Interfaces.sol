@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.24;
 
+import {IRegistry} from "../src/IRegistry.sol";
 import {ITaskHub} from "../src/ITaskHub.sol";
 
 /// @dev The hub as tests see it. Importing the contract itself would have the tests compiled as slowly as the hub.
@@ -32,65 +33,7 @@ interface TaskHub is ITaskHub {
 }
 
 /// @dev The registry as tests see it.
-interface Registry {
-    struct RegisterInput {
-        address signer;
-        address vrf;
-        bytes32 encryption;
-        bytes32 schemeKey;
-        uint32 examples;
-        uint8 roles;
-        bytes32 name;
-    }
-
-    struct Member {
-        address signer;
-        uint8 roles;
-        bool suspended;
-        uint32 examples;
-        address vrf;
-        uint64 since;
-        uint128 stake;
-        uint64 unlockAt;
-        uint64 lockedUntil;
-        bytes32 encryption;
-        bytes32 schemeKey;
-        bytes32 name;
-    }
-
-    event Registered(
-        address indexed account,
-        address indexed signer,
-        address vrf,
-        bytes32 encryption,
-        bytes32 schemeKey,
-        uint32 examples,
-        uint8 roles,
-        bytes32 name
-    );
-    event StakeChanged(address indexed account, uint256 stake);
-    event UnstakeBegun(address indexed account, uint64 unlockAt);
-    event Locked(address indexed account, uint64 until);
-    event Suspended(address indexed account, bool on);
-    event Slashed(address indexed account, uint256 amount, bytes32 evidence);
-    event SlashedWithdrawn(uint256 amount);
-
-    error NotHub(address caller);
-    error ZeroAddress();
-    error UnbondingTooLong(uint64 unbonding, uint64 max);
-    error NotRegistered(address account);
-    error BadProofOfPossession(address signer);
-    error SignerTaken(address signer, address account);
-    error VrfTaken(address vrf, address account);
-    error BadName(bytes32 name);
-    error NoRoles();
-    error StakeTooLarge(uint256 stake, uint256 max);
-    error NothingToMove();
-    error AlreadyUnstaking(uint64 unlockAt);
-    error NotUnstaking();
-    error StakeLocked(uint64 until);
-    error PaymentFailed(address receiver);
-
+interface Registry is IRegistry {
     function hub() external view returns (address);
     function owner() external view returns (address);
     function treasury() external view returns (address);

@@ -102,16 +102,22 @@ contract InvariantTest is Base {
         handler.recordRound(0, 1, 0, 0, true);
         handler.settleTask(0, 0x112233, true);
         handler.settleTask(0, 0x112233, false);
-        for (uint8 i; i < 6; ++i) handler.claim(0, i, 1, 2);
+        for (uint8 i; i < 6; ++i) {
+            handler.claim(0, i, 1, 2);
+        }
         handler.publishTask(1000, 1, 0);
         handler.pass(2 days);
         handler.refund(0);
         handler.leave(1);
-        for (uint256 i; i < 12; ++i) handler.pass(2 days);
+        for (uint256 i; i < 12; ++i) {
+            handler.pass(2 days);
+        }
         handler.withdraw(1, 2);
         handler.equivocate(0, "label");
         string[8] memory kinds = ["publish", "start", "round", "settle", "claim", "refund", "withdraw", "slash"];
-        for (uint256 i; i < kinds.length; ++i) eq(handler.done(kinds[i]) > 0, true, kinds[i]);
+        for (uint256 i; i < kinds.length; ++i) {
+            eq(handler.done(kinds[i]) > 0, true, kinds[i]);
+        }
         eq(handler.done("round"), 2, "the opening of the genesis was refused");
         invariant_escrowIsConserved();
         invariant_stakesAreConserved();

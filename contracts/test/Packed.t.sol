@@ -111,20 +111,28 @@ contract PackedTest is Base {
         if (n == 0) return;
         uint256 which = (seed >> 16) % n;
         if (harm % 4 == 1) packed[seed % packed.length] ^= bytes1(uint8(1 << (seed >> 8) % 8));
-        if (harm % 4 == 2) { // one element again in the place of another
+        if (harm % 4 == 2) {
+            // one element again in the place of another
             uint256 from = (seed >> 32) % n;
-            for (uint256 k; k < unit; ++k) packed[which * unit + k] = packed[from * unit + k];
+            for (uint256 k; k < unit; ++k) {
+                packed[which * unit + k] = packed[from * unit + k];
+            }
         }
-        if (harm % 4 == 3) { // the malleable twin
+        if (harm % 4 == 3) {
+            // the malleable twin
             uint256 at_ = (which + 1) * unit - 32;
             uint256 vs = word(packed, at_);
             uint256 twin = (ORDER - (vs & (type(uint256).max >> 1))) | ((vs >> 255 ^ 1) << 255);
-            for (uint256 k; k < 32; ++k) packed[at_ + k] = bytes32(twin)[k];
+            for (uint256 k; k < 32; ++k) {
+                packed[at_ + k] = bytes32(twin)[k];
+            }
         }
     }
 
     function word(bytes memory data, uint256 at_) private pure returns (uint256 value) {
-        for (uint256 i; i < 32; ++i) value = (value << 8) | uint8(data[at_ + i]);
+        for (uint256 i; i < 32; ++i) {
+            value = (value << 8) | uint8(data[at_ + i]);
+        }
     }
 
     function testFuzz_submissions(uint8 count, uint256 seed, uint8 harm, uint8 role) public view {
@@ -139,13 +147,12 @@ contract PackedTest is Base {
         for (uint256 i; i < packed.length / 110 && bad == type(uint256).max; ++i) {
             uint256 head = word(packed, 110 * i);
             uint256 party = head >> 240;
-            (bytes32 hash, bytes32 digest) = digestOf(
-                uint16(party), uint64(head >> 176), uint32(head >> 144), bytes32(word(packed, 110 * i + 14))
-            );
+            (bytes32 hash, bytes32 digest) =
+                digestOf(uint16(party), uint64(head >> 176), uint32(head >> 144), bytes32(word(packed, 110 * i + 14)));
             (bytes32 r, bytes32 vs) = (bytes32(word(packed, 110 * i + 46)), bytes32(word(packed, 110 * i + 78)));
             (address signer,,) = ECDSA.tryRecover(digest, r, vs);
-            bool right = party >= next && party < plain.length && signer != address(0)
-                && signer == plain[party].signer && plain[party].roles & role != 0;
+            bool right = party >= next && party < plain.length && signer != address(0) && signer == plain[party].signer
+                && plain[party].roles & role != 0;
             if (!right) bad = i;
             hashes = bytes.concat(hashes, hash);
             next = party + 1;
@@ -264,6 +271,8 @@ contract PackedTest is Base {
             (level, index) = (upper, index / 2);
         }
         proof = new bytes32[](length);
-        for (uint256 i; i < length; ++i) proof[i] = path[i];
+        for (uint256 i; i < length; ++i) {
+            proof[i] = path[i];
+        }
     }
 }

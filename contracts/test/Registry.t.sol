@@ -2,19 +2,20 @@
 pragma solidity ^0.8.24;
 
 import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
+import {IRegistry} from "../src/IRegistry.sol";
 import {ORDER, vm} from "./Base.sol";
-import {Registry, TaskHub} from "./Interfaces.sol";
+import {TaskHub} from "./Interfaces.sol";
 import {World} from "./World.sol";
 
 contract RegistryTest is World {
     address private constant NEWCOMER = address(0x1234);
     uint256 private constant NEW_KEY = 0xbeef;
 
-    function newForm() private view returns (Registry.RegisterInput memory) {
+    function newForm() private view returns (IRegistry.RegisterInput memory) {
         return form(NEW_KEY, HOSPITAL, "newcomer");
     }
 
-    function register(Registry.RegisterInput memory x, bytes memory proof) private {
+    function register(IRegistry.RegisterInput memory x, bytes memory proof) private {
         vm.prank(NEWCOMER);
         registry.register(x, proof);
     }
@@ -32,11 +33,11 @@ contract RegistryTest is World {
     }
 
     function test_deployment_refusesZeroAddressesAndLongUnbonding() public {
-        expect(Registry.ZeroAddress.selector);
+        expect(IRegistry.ZeroAddress.selector);
         deployRegistry(owner, address(0), 0);
         expect(abi.encodeWithSelector(Ownable.OwnableInvalidOwner.selector, address(0)));
         deployRegistry(address(0), treasury, 0);
-        expect(abi.encodeWithSelector(Registry.UnbondingTooLong.selector, 365 days + 1, 365 days));
+        expect(abi.encodeWithSelector(IRegistry.UnbondingTooLong.selector, 365 days + 1, 365 days));
         deployRegistry(owner, treasury, 365 days + 1);
     }
 
@@ -52,18 +53,16 @@ contract RegistryTest is World {
     // ----------------------------------------------------------------------------------------------- registering
 
     function test_register_storesAndEmits() public {
-        Registry.RegisterInput memory x = newForm();
+        IRegistry.RegisterInput memory x = newForm();
         bytes memory proof = proofOf(NEWCOMER, NEW_KEY, x);
         vm.deal(NEWCOMER, 2 ether);
         vm.expectEmit(address(registry));
-        emit Registry.Registered(
-            NEWCOMER, x.signer, x.vrf, x.encryption, x.schemeKey, x.examples, x.roles, x.name
-        );
+        emit IRegistry.Registered(NEWCOMER, x.signer, x.vrf, x.encryption, x.schemeKey, x.examples, x.roles, x.name);
         vm.expectEmit(address(registry));
-        emit Registry.StakeChanged(NEWCOMER, 2 ether);
+        emit IRegistry.StakeChanged(NEWCOMER, 2 ether);
         vm.prank(NEWCOMER);
         registry.register{value: 2 ether}(x, proof);
-        Registry.Member memory m = registry.member(NEWCOMER);
+        IRegistry.Member memory m = registry.member(NEWCOMER);
         eq(m.signer, x.signer, "signer");
         eq(m.vrf, x.vrf, "vrf");
         eq(m.roles, HOSPITAL, "roles");
@@ -80,7 +79,7 @@ contract RegistryTest is World {
         uint64 before = registry.member(account(1)).since;
         mine(5);
         enrol(account(1), key(1), HOSPITAL | COMMITTEE, "renamed", 1 ether);
-        Registry.Member memory m = registry.member(account(1));
+        IRegistry.Member memory m = registry.member(account(1));
         eq(m.since, before, "same keys");
         eq(m.stake, 2 ether, "stake grows");
         eq(m.name, bytes32("renamed"), "name");
@@ -88,7 +87,7 @@ contract RegistryTest is World {
         eq(registry.member(account(1)).since, height(), "new signer");
         eq(registry.accountOf(vm.addr(key(1))), account(1), "the old signer stays attributable");
         mine(1);
-        Registry.RegisterInput memory x = form(NEW_KEY, HOSPITAL, "renamed");
+        IRegistry.RegisterInput memory x = form(NEW_KEY, HOSPITAL, "renamed");
         x.vrf = address(0x77);
         bytes memory proof = proofOf(account(1), NEW_KEY, x);
         vm.prank(account(1));
@@ -98,21 +97,21 @@ contract RegistryTest is World {
 
     function test_register_keysBelongToOneAccountForEver() public {
         enrol(account(1), NEW_KEY, HOSPITAL, name(1), 0); // account 1 has replaced its keys
-        Registry.RegisterInput memory x = form(key(1), HOSPITAL, "thief");
+        IRegistry.RegisterInput memory x = form(key(1), HOSPITAL, "thief");
         bytes memory proof = proofOf(NEWCOMER, key(1), x);
-        expect(abi.encodeWithSelector(Registry.SignerTaken.selector, x.signer, account(1)));
+        expect(abi.encodeWithSelector(IRegistry.SignerTaken.selector, x.signer, account(1)));
         register(x, proof);
         x = form(0xdead, HOSPITAL, "thief");
         x.vrf = vrfOf(key(1));
         proof = proofOf(NEWCOMER, 0xdead, x);
-        expect(abi.encodeWithSelector(Registry.VrfTaken.selector, x.vrf, account(1)));
+        expect(abi.encodeWithSelector(IRegistry.VrfTaken.selector, x.vrf, account(1)));
         register(x, proof);
         enrol(account(1), key(1), HOSPITAL, name(1), 0); // the account itself may return to them
     }
 
     function test_register_withoutVrfKey() public {
         for (uint160 i; i < 2; ++i) {
-            Registry.RegisterInput memory x = form(NEW_KEY + i, COMMITTEE, "judge");
+            IRegistry.RegisterInput memory x = form(NEW_KEY + i, COMMITTEE, "judge");
             x.vrf = address(0);
             bytes memory proof = proofOf(address(0x500 + i), NEW_KEY + i, x);
             vm.prank(address(0x500 + i));
@@ -121,14 +120,14 @@ contract RegistryTest is World {
     }
 
     function test_register_proofBindsAccountAndEveryField() public {
-        Registry.RegisterInput memory x = newForm();
-        bytes memory bad = abi.encodeWithSelector(Registry.BadProofOfPossession.selector, x.signer);
+        IRegistry.RegisterInput memory x = newForm();
+        bytes memory bad = abi.encodeWithSelector(IRegistry.BadProofOfPossession.selector, x.signer);
         bytes memory proof = proofOf(account(1), NEW_KEY, x); // another account's
         expect(bad);
         register(x, proof);
         proof = proofOf(NEWCOMER, NEW_KEY, x);
         for (uint256 field; field < 6; ++field) {
-            Registry.RegisterInput memory y = newForm();
+            IRegistry.RegisterInput memory y = newForm();
             if (field == 0) y.vrf = address(1);
             if (field == 1) y.encryption = 0;
             if (field == 2) y.schemeKey = "x";
@@ -143,34 +142,34 @@ contract RegistryTest is World {
         register(x, proof);
         proof = new bytes(64); // no signature at all, for the address that a void one recovers to
         x.signer = address(0);
-        expect(abi.encodeWithSelector(Registry.BadProofOfPossession.selector, address(0)));
+        expect(abi.encodeWithSelector(IRegistry.BadProofOfPossession.selector, address(0)));
         register(x, proof);
     }
 
     function test_register_refusesHighS() public {
-        Registry.RegisterInput memory x = newForm();
+        IRegistry.RegisterInput memory x = newForm();
         bytes memory proof = proofOf(NEWCOMER, NEW_KEY, x);
         (bytes32 r, uint256 vs) = (bytes32(read(proof, 0, 32)), read(proof, 32, 32));
         uint256 s = ORDER - (vs & (type(uint256).max >> 1)); // the twin signature has the other parity
         proof = abi.encodePacked(r, s | ((vs >> 255 ^ 1) << 255));
-        expect(abi.encodeWithSelector(Registry.BadProofOfPossession.selector, x.signer));
+        expect(abi.encodeWithSelector(IRegistry.BadProofOfPossession.selector, x.signer));
         register(x, proof);
     }
 
     function test_register_refusesMalformedInput() public {
-        Registry.RegisterInput memory x = newForm();
+        IRegistry.RegisterInput memory x = newForm();
         bytes memory proof = bytes.concat(proofOf(NEWCOMER, NEW_KEY, x), hex"00");
         expect(abi.encodeWithSelector(TaskHub.BadLength.selector, 65, 64));
         register(x, proof);
         x.roles = 0;
-        expect(Registry.NoRoles.selector);
+        expect(IRegistry.NoRoles.selector);
         register(x, proof);
         bytes32[5] memory names =
             [bytes32(0), bytes32(" space"), bytes32("a\x00b"), bytes32(unicode"münchen"), bytes32("a\x7f")];
         for (uint256 i; i < names.length; ++i) {
             x = newForm();
             x.name = names[i];
-            expect(abi.encodeWithSelector(Registry.BadName.selector, names[i]));
+            expect(abi.encodeWithSelector(IRegistry.BadName.selector, names[i]));
             register(x, proof);
         }
         enrol(NEWCOMER, NEW_KEY, 0x80, "exactly.32.characters-long_name~", 0); // and a reserved role
@@ -180,7 +179,7 @@ contract RegistryTest is World {
 
     function test_suspend() public {
         vm.expectEmit(address(registry));
-        emit Registry.Suspended(account(1), true);
+        emit IRegistry.Suspended(account(1), true);
         vm.prank(owner);
         registry.suspend(account(1), true);
         eq(registry.isSuspended(vm.addr(key(1))), true, "by signer");
@@ -192,7 +191,7 @@ contract RegistryTest is World {
         vm.prank(owner);
         registry.suspend(account(1), false);
         eq(registry.suspensions(), 2, "lifted");
-        expect(abi.encodeWithSelector(Registry.NotRegistered.selector, NEWCOMER));
+        expect(abi.encodeWithSelector(IRegistry.NotRegistered.selector, NEWCOMER));
         vm.prank(owner);
         registry.suspend(NEWCOMER, true);
         expect(abi.encodeWithSelector(Ownable.OwnableUnauthorizedAccount.selector, account(0)));
@@ -210,10 +209,10 @@ contract RegistryTest is World {
     }
 
     function test_lockAndSlash_areTheHubs() public {
-        expect(abi.encodeWithSelector(Registry.NotHub.selector, owner));
+        expect(abi.encodeWithSelector(IRegistry.NotHub.selector, owner));
         vm.prank(owner);
         registry.lock(account(1), 1);
-        expect(abi.encodeWithSelector(Registry.NotHub.selector, owner));
+        expect(abi.encodeWithSelector(IRegistry.NotHub.selector, owner));
         vm.prank(owner);
         registry.slash(account(1), 0);
     }
@@ -228,7 +227,9 @@ contract RegistryTest is World {
 
     function testFuzz_register_names(bytes32 seed, uint8 length, uint8 where, bytes1 odd) public {
         bytes memory text = new bytes(32);
-        for (uint256 i; i < bound(length, 1, 32); ++i) text[i] = bytes1(uint8(0x21 + uint8(seed[i]) % 94));
+        for (uint256 i; i < bound(length, 1, 32); ++i) {
+            text[i] = bytes1(uint8(0x21 + uint8(seed[i]) % 94));
+        }
         if (uint8(odd) % 2 == 1) text[where % 32] = odd; // in half of the runs, any byte anywhere
         bytes32 name_ = bytes32(text);
         bool good = name_[0] != 0;
@@ -238,10 +239,10 @@ contract RegistryTest is World {
             if (c == 0) ended = true;
             else good = good && !ended && c > 0x20 && c < 0x7f;
         }
-        Registry.RegisterInput memory x = newForm();
+        IRegistry.RegisterInput memory x = newForm();
         x.name = name_;
         bytes memory proof = proofOf(NEWCOMER, NEW_KEY, x);
-        if (!good) expect(abi.encodeWithSelector(Registry.BadName.selector, name_));
+        if (!good) expect(abi.encodeWithSelector(IRegistry.BadName.selector, name_));
         register(x, proof);
     }
 }

@@ -96,7 +96,9 @@ contract RoundTest is World {
             ITaskHub.RoundInput memory x = round(task, 1, 0);
             // signed by another member's key
             bytes memory wrong = submission(labelOf(x), parties[i], key(5));
-            for (uint256 k; k < 110; ++k) x.submissions[110 * i + k] = wrong[k];
+            for (uint256 k; k < 110; ++k) {
+                x.submissions[110 * i + k] = wrong[k];
+            }
             seal(x, these(3));
             refuses(abi.encodeWithSelector(ITaskHub.BadSubmission.selector, i), x);
         }
@@ -268,9 +270,7 @@ contract RoundTest is World {
         seal(x, these(3, 4));
         bytes32 expected = blockOf(x);
         vm.expectEmit(address(hub));
-        emit ITaskHub.RoundRecorded(
-            task, 1, expected, 0, hub.taskOf(task).genesis, labelOf(x), 0, x.hidden, 3, 3
-        );
+        emit ITaskHub.RoundRecorded(task, 1, expected, 0, hub.taskOf(task).genesis, labelOf(x), 0, x.hidden, 3, 3);
         hub.submitRound(x);
     }
 

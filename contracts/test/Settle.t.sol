@@ -18,7 +18,6 @@ contract SettleTest is World {
         hub.submitRound(round(task, 1, 0));
     }
 
-
     function refuses(bytes memory error_, ITaskHub.SettleInput memory x) private {
         expect(error_);
         hub.settle(x);

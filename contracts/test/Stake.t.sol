@@ -2,6 +2,7 @@
 pragma solidity ^0.8.24;
 
 import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
+import {IRegistry} from "../src/IRegistry.sol";
 import {Actor, vm} from "./Base.sol";
 import {Registry, TaskHub} from "./Interfaces.sol";
 import {World} from "./World.sol";
@@ -15,7 +16,7 @@ contract StakeTest is World {
         vm.deal(account(1), most);
         vm.prank(account(1));
         registry.topUp{value: most - 1 ether}();
-        expect(abi.encodeWithSelector(Registry.StakeTooLarge.selector, most + 1, most));
+        expect(abi.encodeWithSelector(IRegistry.StakeTooLarge.selector, most + 1, most));
         vm.prank(account(1));
         registry.topUp{value: 1}();
     }
@@ -25,10 +26,10 @@ contract StakeTest is World {
         vm.prank(account(1));
         registry.topUp{value: 1 ether}();
         eq(registry.member(account(1)).stake, 2 ether, "stake");
-        expect(Registry.NothingToMove.selector);
+        expect(IRegistry.NothingToMove.selector);
         vm.prank(account(1));
         registry.topUp();
-        expect(abi.encodeWithSelector(Registry.NotRegistered.selector, NEWCOMER));
+        expect(abi.encodeWithSelector(IRegistry.NotRegistered.selector, NEWCOMER));
         vm.prank(NEWCOMER);
         registry.topUp();
     }
@@ -36,18 +37,18 @@ contract StakeTest is World {
     // --------------------------------------------------------------------------------------------------- leaving
 
     function test_withdrawStake_afterUnbonding() public {
-        expect(Registry.NotUnstaking.selector);
+        expect(IRegistry.NotUnstaking.selector);
         vm.prank(account(1));
         registry.withdrawStake();
         vm.expectEmit(address(registry));
-        emit Registry.UnstakeBegun(account(1), time() + UNBONDING);
+        emit IRegistry.UnstakeBegun(account(1), time() + UNBONDING);
         vm.prank(account(1));
         registry.beginUnstake();
-        expect(abi.encodeWithSelector(Registry.AlreadyUnstaking.selector, time() + UNBONDING));
+        expect(abi.encodeWithSelector(IRegistry.AlreadyUnstaking.selector, time() + UNBONDING));
         vm.prank(account(1));
         registry.beginUnstake();
         skip(UNBONDING - 1);
-        expect(abi.encodeWithSelector(Registry.StakeLocked.selector, time() + 1));
+        expect(abi.encodeWithSelector(IRegistry.StakeLocked.selector, time() + 1));
         vm.prank(account(1));
         registry.withdrawStake();
         skip(1);
@@ -55,10 +56,10 @@ contract StakeTest is World {
         registry.withdrawStake();
         eq(account(1).balance, 1 ether, "paid back");
         eq(registry.member(account(1)).stake, 0, "no stake left");
-        expect(Registry.NothingToMove.selector);
+        expect(IRegistry.NothingToMove.selector);
         vm.prank(account(1));
         registry.withdrawStake();
-        expect(abi.encodeWithSelector(Registry.NotRegistered.selector, NEWCOMER));
+        expect(abi.encodeWithSelector(IRegistry.NotRegistered.selector, NEWCOMER));
         vm.prank(NEWCOMER);
         registry.beginUnstake();
     }
@@ -68,7 +69,7 @@ contract StakeTest is World {
         registry.beginUnstake();
         enrol(account(1), key(1), HOSPITAL, name(1), 0);
         skip(UNBONDING);
-        expect(Registry.NotUnstaking.selector);
+        expect(IRegistry.NotUnstaking.selector);
         vm.prank(account(1));
         registry.withdrawStake();
     }
@@ -79,7 +80,7 @@ contract StakeTest is World {
         registry.beginUnstake();
         eq(registry.member(account(1)).lockedUntil, deadline + UNBONDING, "lock");
         vm.warp(deadline + UNBONDING - 1);
-        expect(abi.encodeWithSelector(Registry.StakeLocked.selector, deadline + UNBONDING));
+        expect(abi.encodeWithSelector(IRegistry.StakeLocked.selector, deadline + UNBONDING));
         vm.prank(account(1));
         registry.withdrawStake();
         vm.warp(deadline + UNBONDING);
@@ -110,13 +111,13 @@ contract StakeTest is World {
     }
 
     function test_withdrawSlashed_paysTheTreasury() public {
-        expect(Registry.NothingToMove.selector);
+        expect(IRegistry.NothingToMove.selector);
         registry.withdrawSlashed();
         vm.prank(address(hub));
         registry.slash(account(0), "evidence");
         eq(registry.slashed(), 3 ether, "pot");
         vm.expectEmit(address(registry));
-        emit Registry.SlashedWithdrawn(3 ether);
+        emit IRegistry.SlashedWithdrawn(3 ether);
         registry.withdrawSlashed();
         eq(treasury.balance, 3 ether, "treasury");
         eq(registry.slashed(), 0, "pot empty");
@@ -126,7 +127,7 @@ contract StakeTest is World {
 
     function actor(uint256 stake_) private returns (Actor a) {
         a = new Actor();
-        Registry.RegisterInput memory x = form(NEW_KEY, HOSPITAL, "newcomer");
+        IRegistry.RegisterInput memory x = form(NEW_KEY, HOSPITAL, "newcomer");
         bytes memory proof = proofOf(address(a), NEW_KEY, x);
         vm.deal(address(a), stake_);
         a.run(address(registry), stake_, abi.encodeCall(Registry.register, (x, proof)));
@@ -148,7 +149,7 @@ contract StakeTest is World {
     function test_withdrawStake_refusingHarmsOnlyItself() public {
         Actor a = actor(1 ether);
         a.set(Actor.Mode.Refuse, address(0), "");
-        expect(abi.encodeWithSelector(Registry.PaymentFailed.selector, address(a)));
+        expect(abi.encodeWithSelector(IRegistry.PaymentFailed.selector, address(a)));
         a.run(address(registry), 0, abi.encodeCall(Registry.withdrawStake, ()));
         eq(registry.member(address(a)).stake, 1 ether, "still there");
     }
@@ -161,7 +162,7 @@ contract StakeTest is World {
         enrol(account(1), key(1), HOSPITAL, name(1), 1 ether);
         enrol(account(2), key(2), HOSPITAL, name(2), 1 ether);
         registry.slash(account(1), 0);
-        expect(abi.encodeWithSelector(Registry.PaymentFailed.selector, address(a)));
+        expect(abi.encodeWithSelector(IRegistry.PaymentFailed.selector, address(a)));
         registry.withdrawSlashed();
         vm.prank(account(2));
         registry.beginUnstake();
@@ -181,7 +182,7 @@ contract StakeTest is World {
         uint256 stake_ = 1 ether;
         for (uint256 i; i < 4; ++i) {
             vm.deal(account(1), values[i]);
-            if (values[i] == 0) expect(Registry.NothingToMove.selector);
+            if (values[i] == 0) expect(IRegistry.NothingToMove.selector);
             vm.prank(account(1));
             registry.topUp{value: values[i]}();
             stake_ += values[i];
@@ -195,7 +196,7 @@ contract StakeTest is World {
             vm.prank(account(1));
             registry.beginUnstake();
             skip(UNBONDING);
-            if (slash) expect(Registry.NothingToMove.selector);
+            if (slash) expect(IRegistry.NothingToMove.selector);
             vm.prank(account(1));
             registry.withdrawStake();
             eq(account(1).balance, slash ? 0 : stake_, "paid");

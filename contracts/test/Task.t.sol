@@ -120,9 +120,7 @@ contract TaskTest is World {
         // what changes later does not change the frozen copy
         enrol(account(1), 0xabc, HOSPITAL, name(1), 1 ether);
         eq(keccak256(hub.participants(task)), keccak256(blob), "still");
-        refuses(
-            abi.encodeWithSelector(ITaskHub.WrongStatus.selector, task, ITaskHub.Status.Started), task, accounts()
-        );
+        refuses(abi.encodeWithSelector(ITaskHub.WrongStatus.selector, task, ITaskHub.Status.Started), task, accounts());
     }
 
     function test_start_isThePublishers() public {
@@ -294,7 +292,7 @@ contract TaskTest is World {
     function crowdName(uint16 i) private pure returns (bytes32) {
         bytes memory digits = "p000";
         (digits[1], digits[2], digits[3]) =
-            (bytes1(uint8(48 + i / 100)), bytes1(uint8(48 + (i / 10) % 10)), bytes1(uint8(48 + i % 10)));
+        (bytes1(uint8(48 + i / 100)), bytes1(uint8(48 + (i / 10) % 10)), bytes1(uint8(48 + i % 10)));
         return bytes32(digits);
     }
 
@@ -306,7 +304,11 @@ contract TaskTest is World {
     }
 
     function test_typeHashes() public view {
-        eq(hub.EVALUATION_TYPEHASH(), keccak256("Evaluation(bytes32 task,bytes32 model,uint16 party,uint16 accuracyBps,uint32 examples)"), "Evaluation");
+        eq(
+            hub.EVALUATION_TYPEHASH(),
+            keccak256("Evaluation(bytes32 task,bytes32 model,uint16 party,uint16 accuracyBps,uint32 examples)"),
+            "Evaluation"
+        );
         eq(hub.HOSPITAL() | hub.COMMITTEE() | hub.AUTHORITY() | hub.PUBLISHER(), 15, "role bits");
         eq(address(hub).code.length < 24_576, true, "EIP-170");
     }

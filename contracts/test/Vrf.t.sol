@@ -9,7 +9,7 @@ import {World} from "./World.sol";
 
 /// @dev Leaders' proofs where the contract verifies them. The seed is written into storage, so that fixed proofs fit.
 contract VrfTest is World {
-    uint256 private constant TASKS_SLOT = 2; // _punished 0, the guard's status 1
+    uint256 private constant TASKS_SLOT = 1; // after _punished
     uint256 private constant SEED_OFFSET = 8;
 
     bytes32 private task;

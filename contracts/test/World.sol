@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.24;
 
+import {IRegistry} from "../src/IRegistry.sol";
 import {ITaskHub} from "../src/ITaskHub.sol";
 import {Base, vm} from "./Base.sol";
 import {Registry, TaskHub} from "./Interfaces.sol";
@@ -37,7 +38,9 @@ abstract contract World is Base {
         registry = hub.registry();
         enrol(publisher, PUBLISHER_KEY, PUBLISHER, "publisher", 0);
         vm.deal(publisher, 1000 ether);
-        for (uint16 i; i < PARTIES; ++i) enrol(account(i), key(i), roles(i), name(i), stake(i));
+        for (uint16 i; i < PARTIES; ++i) {
+            enrol(account(i), key(i), roles(i), name(i), stake(i));
+        }
         mine(1);
         deadline = time() + 10 days;
     }
@@ -86,11 +89,15 @@ abstract contract World is Base {
         return bytes32(abi.encodePacked("party-", bytes1(uint8(0x30 + party / 10)), bytes1(uint8(0x30 + party % 10))));
     }
 
-    function form(uint256 key_, uint8 roles_, bytes32 name_) internal view returns (Registry.RegisterInput memory) {
-        return Registry.RegisterInput(vm.addr(key_), vrfOf(key_), bytes32("x25519"), 0, 100, roles_, name_);
+    function form(uint256 key_, uint8 roles_, bytes32 name_) internal view returns (IRegistry.RegisterInput memory) {
+        return IRegistry.RegisterInput(vm.addr(key_), vrfOf(key_), bytes32("x25519"), 0, 100, roles_, name_);
     }
 
-    function proofOf(address account_, uint256 key_, Registry.RegisterInput memory x) internal view returns (bytes memory) {
+    function proofOf(address account_, uint256 key_, IRegistry.RegisterInput memory x)
+        internal
+        view
+        returns (bytes memory)
+    {
         bytes32 typeHash = keccak256(
             "Register(address account,address signer,address vrf,bytes32 encryption,bytes32 schemeKey,uint32 examples,uint8 roles,bytes32 name)"
         );
@@ -98,7 +105,7 @@ abstract contract World is Base {
     }
 
     function enrol(address account_, uint256 key_, uint8 roles_, bytes32 name_, uint256 stake_) internal {
-        Registry.RegisterInput memory x = form(key_, roles_, name_);
+        IRegistry.RegisterInput memory x = form(key_, roles_, name_);
         bytes memory proof = proofOf(account_, key_, x);
         vm.deal(account_, account_.balance + stake_);
         vm.prank(account_);
@@ -107,7 +114,9 @@ abstract contract World is Base {
 
     function accounts() internal pure returns (address[] memory who) {
         who = new address[](PARTIES);
-        for (uint16 i; i < PARTIES; ++i) who[i] = account(i);
+        for (uint16 i; i < PARTIES; ++i) {
+            who[i] = account(i);
+        }
     }
 
     // ------------------------------------------------------------------------------------------------ signatures
@@ -150,7 +159,7 @@ abstract contract World is Base {
 
     function blobOf(address[] memory who) internal view returns (bytes memory blob) {
         for (uint256 i; i < who.length; ++i) {
-            Registry.Member memory m = registry.member(who[i]);
+            IRegistry.Member memory m = registry.member(who[i]);
             blob = bytes.concat(
                 blob, abi.encodePacked(m.signer, who[i], m.vrf, uint64(m.stake / 1 gwei), m.examples, m.roles)
             );
@@ -163,9 +172,10 @@ abstract contract World is Base {
             "TaskToken(bytes32 task,bytes32 genesis,bytes32 participants,uint128 reward,uint16 accuracyBps,uint64 deadline,uint16 quorum,bool vrf)"
         );
         bytes32 frozen = keccak256(blobOf(who));
-        return keccak256(
-            abi.encode(typeHash, task, t.genesis, frozen, t.reward, t.accuracyBps, t.deadline, t.quorum, t.vrf)
-        );
+        return
+            keccak256(
+                abi.encode(typeHash, task, t.genesis, frozen, t.reward, t.accuracyBps, t.deadline, t.quorum, t.vrf)
+            );
     }
 
     function begin(bytes32 task, address[] memory who) internal {
@@ -341,11 +351,15 @@ abstract contract World is Base {
 
     /// @dev Big-endian number of `size` bytes from `from` on.
     function read(bytes memory data, uint256 from, uint256 size) internal pure returns (uint256 value) {
-        for (uint256 i; i < size; ++i) value = (value << 8) | uint8(data[from + i]);
+        for (uint256 i; i < size; ++i) {
+            value = (value << 8) | uint8(data[from + i]);
+        }
     }
 
     function slice(bytes memory data, uint256 from, uint256 to) internal pure returns (bytes memory part) {
         part = new bytes(to - from);
-        for (uint256 i; i < part.length; ++i) part[i] = data[from + i];
+        for (uint256 i; i < part.length; ++i) {
+            part[i] = data[from + i];
+        }
     }
 }

@@ -30,8 +30,9 @@ def render() -> str:
         key = vrf_key(party)
         alpha = election.alpha(SEED, height)
         packed = vrf.pack(key.public, alpha, vrf.prove(key, alpha)).hex()
-        words = [packed[at : at + 96] for at in range(0, len(packed), 96)]
-        lines += [f"bytes constant {name} =", *(f'    hex"{word}"' for word in words[:-1]), f'    hex"{words[-1]}";']
+        first, *rest = (f'hex"{packed[at : at + 96]}"' for at in range(0, len(packed), 96))
+        lines += [f"bytes constant {name} = {first}", *(f"    {word}" for word in rest)]
+        lines[-1] += ";"
     return "\n".join(lines) + "\n"
 
 
