@@ -18,6 +18,7 @@ from flbc.errors import LedgerError, RevertedError
 from flbc.flower import wire
 from flbc.ledger import publishing
 from flbc.ledger.chain import connect
+from flbc.ledger.publishing import TaskFile
 from tests.flower.conftest import run, secure
 from tests.flower.test_faults import stage_of
 from tests.support.apps import make_app
@@ -154,6 +155,24 @@ def test_a_publisher_without_the_reward(parties: RealParties, grid: Grids, home:
         run(secure(ledger=ledger(parties, publish_wait=3.0)), grid())
     assert "1 transactions may cost 5." in str(outcome[0])
     assert nothing_published(parties)
+
+
+def test_a_task_of_another_run_with_the_same_genesis_is_not_taken(
+    parties: RealParties, grid: Grids, home: Path
+) -> None:
+    """Same model, terms and parties: only the salt tells them apart."""
+
+    def both(file: TaskFile) -> bytes:
+        other = parties.publish(replace(file, salt=b"\x01" * 32), reward=ETHER // 2)
+        task = parties.publish(file)
+        assert other != task
+        return task
+
+    strategy = secure(ledger=ledger(parties))
+    with parties.publisher(home, by=both) as outcome:
+        run(strategy, grid())
+    assert strategy.settled
+    assert audited(outcome[0], file=parties.folder / "deployment.json").status == "settled"
 
 
 @pytest.mark.parametrize("member", ["chain-id", "hub"])

@@ -121,9 +121,9 @@ class RealParties:
             "flbc-roster": str(self.folder / f"{name}.toml"),
         }
 
-    def publish(self, path: Path, reward: int = ETHER) -> bytes:
+    def publish(self, file: TaskFile, reward: int = ETHER) -> bytes:
         """Do what `flbc task publish` does."""
-        file, key = TaskFile.load(path), self.keys["publisher"].signing
+        key = self.keys["publisher"].signing
         with connect(self.url) as chain, outbox_of(chain, key) as outbox:
             hub = self.hub(chain)
             task = publishing.publish(hub, outbox, file, reward, file.seconds)
@@ -132,7 +132,11 @@ class RealParties:
 
     @contextmanager
     def publisher(self, home: Path, **options: Any) -> Iterator[list[Any]]:
-        """Publish, in a thread, the task that a run will wait for; yields what came of it: an id or an error."""
+        """Publish, in a thread, the task that a run will wait for; yields what came of it: an id or an error.
+
+        ``by`` replaces :meth:`publish`; other options are handed to it.
+        """
+        publish = options.pop("by", self.publish)
         outcome: list[Any] = []
         stop = threading.Event()
 
@@ -141,7 +145,7 @@ class RealParties:
                 found = list((home / "tasks").glob("*.json"))
                 if found:
                     try:
-                        outcome.append(self.publish(found[0], **options))
+                        outcome.append(publish(TaskFile.load(found[0]), **options))
                     except Exception as error:
                         logging.exception("the publisher failed")
                         outcome.append(error)
