@@ -10,10 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from flbc import cli
+from flbc.commands import keyfiles
 from flbc.crypto import keystore, paillier
 from flbc.crypto.keystore import PartyKeys
 from flbc.crypto.signing import checksum_address
-from flbc.errors import ConfigError, KeyFileError, RosterError
+from flbc.errors import ConfigError, KeyFileError, RevertedError, RosterError
 from flbc.node.pins import Pins
 
 PASSWORD = "correct horse battery"
@@ -114,13 +115,26 @@ def test_new_key_without_a_password(folder, monkeypatch):
 def test_typed_password_is_asked_for_twice(monkeypatch, typed, works):
     answers = iter(typed)
     monkeypatch.delenv("FLBC_KEY_PASSWORD")
-    monkeypatch.setattr(cli.getpass, "getpass", lambda prompt: next(answers))
-    monkeypatch.setattr(cli.sys, "stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    monkeypatch.setattr(keyfiles.getpass, "getpass", lambda prompt: next(answers))
+    monkeypatch.setattr(keyfiles.sys, "stdin", type("Terminal", (), {"isatty": lambda self: True})())
     if works:
-        assert cli._new_password() == "one"
+        assert keyfiles.new_password() == "one"
     else:
         with pytest.raises(ConfigError, match="empty or differ; nothing was written"):
-            cli._new_password()
+            keyfiles.new_password()
+
+
+def test_password_of_a_key_file_is_asked_for(folder, parties, monkeypatch):
+    asked = []
+    monkeypatch.delenv("FLBC_KEY_PASSWORD")
+    with pytest.raises(ConfigError, match="Nobody can type a password here; set FLBC_KEY_PASSWORD"):
+        keyfiles.open_keys(folder / "zurich.key")
+    monkeypatch.setattr(keyfiles.sys, "stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    monkeypatch.setattr(keyfiles.getpass, "getpass", lambda prompt: asked.append(prompt) or PASSWORD)
+    assert keyfiles.open_keys(folder / "zurich.key").public() == parties["zurich"].public()
+    with pytest.raises(KeyFileError, match="cannot read the key file"):
+        keyfiles.open_keys(folder / "none.key")
+    assert asked == [f"Password of {folder / 'zurich.key'}: "]
 
 
 def test_show_prints_no_secret(folder, parties):
@@ -234,11 +248,6 @@ def test_program_shows_help():
     assert all(word in result.stdout for word in ("keys", "roster", "demo"))
 
 
-@pytest.mark.parametrize("command", [("keys", "new"), ("keys", "show"), ("roster",), ("demo",)])
-def test_help_shows_an_example(command):
-    assert "Example: flbc " + " ".join(command) in run(*command, "--help").stdout
-
-
 def test_program_prints_errors_without_a_traceback():
     result = program("keys", "show", "none.key")
     assert result.returncode == 1
@@ -259,6 +268,19 @@ def test_errors_are_printed_as_they_are(monkeypatch, capsys, message):
         cli.main()
     assert stop.value.code == 1
     assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_refusals_of_contracts_come_with_a_cure(monkeypatch, capsys):
+    def fail():
+        raise RevertedError("NotPublisher", {"account": "0x12"})
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit):
+        cli.main()
+    told = (
+        "The contract refused: NotPublisher(account = 0x12). Register the account for it: `flbc register --publisher`"
+    )
+    assert capsys.readouterr().err == f"error: {told}\n"
 
 
 def test_other_exceptions_are_not_hidden(monkeypatch):
