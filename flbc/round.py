@@ -28,6 +28,8 @@ NO_LEADER = 0xFFFF
 UNBOUNDED = 2**64 - 1
 #: Salt of the EIP-712 domain of runs with development identities: their signatures are void anywhere else (S2).
 SIMULATION = keccak256(b"flbc/SIMULATION")
+#: Chains on which nothing has value, and development identities may sign: Ganache, Anvil and Hardhat, eth-tester.
+DEVELOPMENT_CHAINS = frozenset({1337, 31337, 131277322940537})
 
 Members = tuple[tuple[str, str], ...]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from ..crypto.eip712 import Domain, typed_digest
 from ..crypto.signing import keccak256, verify
 from ..errors import VerificationError
-from ..node.covenant import DEVELOPMENT_CHAINS, Covenant
+from ..node.covenant import Covenant
 from ..node.terms import mechanism_of
 from ..privacy.mechanism import GaussianMechanism
 from ..roster import ROLE_BITS, Party, Roster
-from ..round import Struct, domain
+from ..round import DEVELOPMENT_CHAINS, Struct, domain
 from ..task import TaskConfig
 from ..tokens import Genesis, Register, TaskToken
 from .doubts import Clock, Doubts

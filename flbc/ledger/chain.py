@@ -17,14 +17,13 @@ from web3 import Web3
 from web3.exceptions import ContractLogicError, Web3Exception, Web3RPCError
 
 from ..errors import ConfigError, LedgerError
+from ..round import DEVELOPMENT_CHAINS
 from .reader import Reader, text_of
 from .reverts import revert_data
 from .rpc import HttpProvider
 from .transactions import MAX_GAS, Call, Fees
 from .verdicts import Verdict, verdict
 
-#: Ganache, Anvil (and Hardhat), eth-tester: chains whose accounts' keys everybody knows.
-DEVELOPMENT_CHAINS = frozenset({1337, 31337, 131277322940537})
 GWEI = 10**9
 
 

@@ -11,14 +11,12 @@ from typing import Any, Self
 from ..encoding import canonical, parse, unhex
 from ..errors import PolicyError, ProtocolError
 from ..roster import TRAIN_ROLE, Roster
-from ..round import NO_HUB, RoundLabel
+from ..round import DEVELOPMENT_CHAINS, NO_HUB, RoundLabel
 from ..task import TaskConfig
 from .attestor import SoftwareAttestor
 
 ELECTIONS = ("vrf", "committee")
 PAYOUT_RULES = ("equal", "examples")
-#: Chains that lose nothing of value: eth-tester, Anvil and Hardhat, Ganache. Development identities work on no others.
-DEVELOPMENT_CHAINS = frozenset({131277322940537, 31337, 1337})
 
 
 def default_quorum(members: int) -> int:
