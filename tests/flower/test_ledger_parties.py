@@ -16,8 +16,9 @@ from flbc.crypto import paillier
 from flbc.encoding import canonical, parse
 from flbc.errors import LedgerError, RevertedError
 from flbc.flower import wire
-from flbc.ledger import publishing
+from flbc.ledger import accounts, publishing
 from flbc.ledger.chain import connect
+from flbc.ledger.hub import Hub
 from flbc.ledger.publishing import TaskFile
 from tests.flower.conftest import run, secure
 from tests.flower.test_faults import stage_of
@@ -155,6 +156,24 @@ def test_a_publisher_without_the_reward(parties: RealParties, grid: Grids, home:
         run(secure(ledger=ledger(parties, publish_wait=3.0)), grid())
     assert "1 transactions may cost 5." in str(outcome[0])
     assert nothing_published(parties)
+
+
+def test_the_publisher_draws_the_seed_at_the_same_moment(parties: RealParties, grid: Grids, home: Path) -> None:
+    original, first = Hub.draw_seed, []
+
+    def draw_seed(hub: Hub, task: bytes) -> Any:
+        if not first:
+            first.append(task)
+            transact(hub, accounts.development_key(5), "seed", original(hub, task))
+        return original(hub, task)
+
+    strategy = secure(ledger=ledger(parties))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hub, "draw_seed", draw_seed)
+        with parties.publisher(home):
+            run(strategy, grid())
+    assert first
+    assert strategy.settled
 
 
 def test_a_task_of_another_run_with_the_same_genesis_is_not_taken(
