@@ -14,7 +14,8 @@ from flbc.commands import keyfiles
 from flbc.crypto import keystore, paillier
 from flbc.crypto.keystore import PartyKeys
 from flbc.crypto.signing import checksum_address
-from flbc.errors import ConfigError, KeyFileError, RevertedError, RosterError
+from flbc.errors import ConfigError, KeyFileError, PolicyError, RevertedError, RosterError
+from flbc.ledger.deployment import Deployment
 from flbc.node.pins import Pins
 
 PASSWORD = "correct horse battery"
@@ -222,6 +223,20 @@ def test_malformed_entry(folder, parties, entry, message):
     (folder / "roster.toml").write_text("the roster in use")
     refused((RosterError, ConfigError), message, "roster", entry, "--force")
     assert (folder / "roster.toml").read_text() == "the roster in use"
+
+
+def test_roster_for_one_deployment(folder, parties):
+    made = Deployment(31337, b"\1" * 32, b"\xab" * 20, b"\2" * 20, b"\3" * 32, 1, b"\4" * 32, False)
+    made.save(folder / "deployment.json")
+    shown = run("roster", *ENTRIES, "--deployment", "deployment.json").stdout
+    assert f"tasks on chain 31337, hub {checksum_address(made.hub)} only" in shown
+    policy = Pins.load(folder / "roster.toml").policy
+    policy.check_chain(31337, made.hub)
+    with pytest.raises(PolicyError):
+        policy.check_chain(31337, bytes(20))
+    refused(
+        ConfigError, "Cannot read the deployment none.json", "roster", *ENTRIES, "--deployment", "none.json", "--force"
+    )
 
 
 def test_existing_roster_is_replaced_only_with_force(folder, parties):

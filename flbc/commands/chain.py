@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ..errors import LedgerError
+from ..crypto import keystore
+from ..crypto.signing import checksum_address, parse_address
+from ..errors import ConfigError, LedgerError
+from .amounts import ether, parse_ether
 from .console import facts, say, show, waiting
+from .options import EMBEDDED, Rpc
+from .session import account_of, chain_at, paying_key
 
 if TYPE_CHECKING:
     from ..ledger.nodes import Node
@@ -46,6 +51,25 @@ def up(
         with waiting(f"starting {kind}"):
             node = nodes.start(kind, port, state=state, log=output)
         _run(node, state)
+
+
+@app.command(epilog="Example: flbc chain fund cleveland.key 10 --rpc http://127.0.0.1:8545")
+def fund(
+    who: Annotated[str, typer.Argument(metavar="FILE-OR-ACCOUNT", help="A key file, or an account's address.")],
+    amount: Annotated[str, typer.Argument(metavar="ETHER", help="How much to send.")] = "10",
+    rpc: Rpc = EMBEDDED,
+) -> None:
+    """Send ether from a development chain's own account, for stakes and gas of parties that try things out."""
+    wei = parse_ether(amount, "ETHER")
+    account = parse_address(who if who.startswith("0x") else str(keystore.read_public(Path(who))["address"]))
+    with chain_at(rpc) as chain:
+        from ..ledger.transactions import Call
+
+        if not chain.development:
+            raise ConfigError(f"Chain {chain.chain_id} is no development chain: somebody who has ether must send some")
+        with account_of(chain, paying_key(chain, None)) as sender:
+            sender.send(f"sending {ether(wei)}", Call(account, value=wei))
+        say(f"{checksum_address(account)} holds {ether(chain.balance(account))} now")
 
 
 def _run(node: Node, state: Path | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..crypto.keystore import PartyKeys
-from ..crypto.signing import SigningKey, checksum_address
+from ..crypto.signing import checksum_address
 from ..errors import ConfigError, RosterError
 from ..node.identity import parse_roles
 from ..roster import ROLE_BITS, TRAIN_ROLE, check_name
@@ -17,7 +17,7 @@ from .console import facts, say, show
 from .finding import name_of
 from .keyfiles import open_keys
 from .options import EMBEDDED, DeploymentFile, Rpc
-from .session import account_of, hub_at, spent
+from .session import Account, account_of, hub_at, spent
 
 if TYPE_CHECKING:
     from ..ledger.hub import Hub
@@ -66,13 +66,14 @@ def register(
                 "These contracts are for simulation: a run with key files needs others, `flbc deploy --no-simulation`",
                 "yellow",
             )
-        member = hub.registry.member(payer.address)
-        missing = max(0, target - member.stake)
-        if _holds(member, entry) and not missing:
-            say(f"{keys.name} is registered so already; nothing was sent")
-        else:
-            _send(hub, keys, payer, entry, missing)
+        with account_of(hub.chain, payer) as sender:  # opened first: an earlier command's registration may be queued
             member = hub.registry.member(payer.address)
+            missing = max(0, target - member.stake)
+            if _holds(member, entry) and not missing:
+                say(f"{keys.name} is registered so already; nothing was sent")
+            else:
+                _send(hub, keys, sender, entry, missing)
+        member = hub.registry.member(payer.address)
         show_member(hub, payer.address, member)
         if TRAIN_ROLE in roles and not member.stake:
             say("without a stake this party can never lead a block", "yellow")
@@ -99,13 +100,12 @@ def _holds(member: Member, entry: Register) -> bool:
     return not member.unlock_at and all(getattr(member, name) == getattr(entry, name) for name in names)
 
 
-def _send(hub: Hub, keys: PartyKeys, payer: SigningKey, entry: Register, stake: int) -> None:
+def _send(hub: Hub, keys: PartyKeys, sender: Account, entry: Register, stake: int) -> None:
     from ..round import Signed, domain
 
     where = domain(hub.chain.chain_id, hub.address, hub.deployment.simulation)
     proof = Signed.make(entry, keys.signing, where).signature
-    with account_of(hub.chain, payer) as sender:
-        receipt = sender.send(f"registering {keys.name}", hub.registry.register(entry, proof, stake))
+    receipt = sender.send(f"registering {keys.name}", hub.registry.register(entry, proof, stake))
     say(f"registered {keys.name} ({spent(receipt)})")
 
 

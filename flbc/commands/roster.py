@@ -38,6 +38,10 @@ def roster(
     reveal_metric: Annotated[
         list[str] | None, typer.Option(help="With privacy: a metric that may leave in clear; may be repeated.")
     ] = None,
+    deployment: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Accept tasks on this deployment only, as `flbc deploy` wrote it."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing roster.")] = False,
 ) -> None:
     """Assemble a node's pins: whom it trusts, and what it agrees to. Every party checks the file it uses."""
@@ -56,6 +60,11 @@ def roster(
         "total-epsilon": max_total_epsilon,
     }
     policy.update({f"max-{name}": limit for name, limit in limits.items() if limit is not None})
+    if deployment is not None:
+        from ..ledger.deployment import Deployment
+
+        contracts = Deployment.load(deployment)
+        policy |= {"chain-id": contracts.chain_id, "hub": checksum_address(contracts.hub)}
     if out.exists() and not force:
         raise RosterError(f"{out} exists; add --force to replace it, or choose another --out")
     pins = write_roster(out, entries, policy)
@@ -66,3 +75,5 @@ def roster(
         typer.echo(f"  encryption key    {party.encryption.hex()}")
         if party.scheme_key:
             typer.echo(f"  scheme key        {party.scheme_key.hex()}")
+    if deployment is not None:
+        typer.echo(f"tasks on chain {policy['chain-id']}, hub {policy['hub']} only")

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, FlbcError, LedgerError, RevertedError
+from ..crypto.signing import checksum_address
+from ..errors import ChainUnavailableError, ConfigError, FlbcError, LedgerError, RevertedError
 from .console import waiting
 from .keyfiles import open_keys
 
@@ -91,10 +92,10 @@ class Account:
         from ..ledger.transactions import MIN_GAS
 
         outbox = self.outbox
-        outbox.check_funds(1, gas or MIN_GAS, call.value)
+        self.check_funds(gas or MIN_GAS, call.value)
         if gas is None:
             gas = max(self.chain.estimate(call, sender=self.address), call.least_gas)
-            outbox.check_funds(1, gas, call.value)
+            self.check_funds(gas, call.value)
         key = f"{what}/{time.time_ns()}"
         outbox.submit(key, call, gas)
         with waiting(what):
@@ -104,6 +105,19 @@ class Account:
                 raise
             except LedgerError as error:
                 raise LedgerError(f"{error}. It stays queued, and the account's next command sends it first") from None
+
+    def check_funds(self, gas: int, value: int) -> None:
+        """Raise :class:`LedgerError` unless the account can pay for a transaction; says where ether comes from."""
+        try:
+            self.outbox.check_funds(1, gas, value)
+        except ChainUnavailableError:
+            raise
+        except LedgerError as error:
+            if not self.chain.development:
+                raise
+            where = f" --rpc {self.chain.name}" if self.chain.name.startswith("http") else ""
+            fund = f"flbc chain fund {checksum_address(self.address)}{where}"
+            raise LedgerError(f"{error}. On this development chain `{fund}` does that") from None
 
 
 @contextmanager

@@ -65,13 +65,13 @@ def claim(
         party = _party_of(hub, which, signer)
         if party not in due:
             raise LedgerError(f"Nothing is due to {checksum_address(signer.address)}: no update of it was accepted")
-        if hub.claimed(which, party):
-            say(f"the {ether(due[party])} of {checksum_address(signer.address)} were fetched before; nothing was sent")
-            return
         proof = _proof(hub, which, due, party)
-        with account_of(hub.chain, signer) as account:
-            receipt = account.send("claiming", hub.claim(which, party, due[party], proof))
-        say(f"fetched {ether(due[party])} ({spent(receipt)})")
+        with account_of(hub.chain, signer) as account:  # opened first: an earlier command's claim may be queued
+            if hub.claimed(which, party):
+                say(f"the {ether(due[party])} were fetched before; nothing was sent")
+            else:
+                receipt = account.send("claiming", hub.claim(which, party, due[party], proof))
+                say(f"fetched {ether(due[party])} ({spent(receipt)})")
         say(f"{checksum_address(signer.address)} holds {ether(hub.chain.balance(signer.address))} now")
 
 
@@ -89,6 +89,9 @@ def refund(task: TaskId, key: Payer = None, rpc: Rpc = EMBEDDED, deployment: Dep
         if now <= state.deadline:
             raise LedgerError(f"The task runs until {moment(state.deadline, now)}; the escrow goes back after that")
         with account_of(hub.chain, paying_key(hub.chain, key)) as account:
+            if hub.task(which).status == "refunded":
+                say("an earlier command's refund was still queued: it is sent now")
+                return
             receipt = account.send("refunding", hub.refund(which), _REFUND_GAS)
         say(f"{ether(state.reward)} went back to {checksum_address(state.publisher)} ({spent(receipt)})")
 

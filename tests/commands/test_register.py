@@ -75,6 +75,22 @@ def test_stake_is_filled_up_to_what_is_asked_for(registered):
     assert member("hungary").stake == 25 * 10**16 + 1
 
 
+def test_registration_that_was_interrupted_is_not_paid_twice(registered, monkeypatch):
+    arguments = ("register", "--key", "stranger.key", "--role", "hospital", "--stake", "1")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flbc.ledger.outbox.Outbox.wait", killed)
+        run(*arguments, code=130)
+    assert not member("stranger").registered
+    told = run(*arguments).stderr
+    assert "sending what this account still had queued (1)" in told
+    assert "registered so already; nothing was sent" in told
+    assert member("stranger").stake == 10**18
+
+
 def test_changes_are_sent(registered):
     run("register", "--key", "va.key", "--role", "hospital", "--examples", 161)
     assert member("va").party().roles == ("hospital",)
@@ -115,6 +131,7 @@ def test_account_without_ether(home, keys):
     told = fails("register", "--key", "va.key", "--role", "hospital", "--stake", "2")
     assert f"The account {public('va')['address']} has 0.000000 ether" in told
     assert "send it 2.0" in told
+    assert f"On this development chain `flbc chain fund {public('va')['address']}` does that" in told
 
 
 @pytest.mark.parametrize(

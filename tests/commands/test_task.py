@@ -1,4 +1,5 @@
 import pytest
+from web3.eth import Eth
 
 from flbc.commands.amounts import parse_ether
 from flbc.commands.finding import all_tasks
@@ -193,6 +194,22 @@ def test_refund_after_the_deadline(registered):
     assert "returned to the publisher" in run("audit").stdout
 
 
+def test_refund_that_was_interrupted(registered, monkeypatch):
+    run("task", "publish", task_file(), "--key", "publisher.key")
+    task = only_task()
+    travel(3601)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flbc.ledger.outbox.Outbox.wait", killed)
+        run("task", "refund", task, code=130)
+    assert state(task).status == "started"
+    assert "an earlier command's refund was still queued: it is sent now" in run("task", "refund", task).stderr
+    assert state(task).status == "refunded"
+
+
 # ---------------------------------------------------------------------- claim
 def claimed(consortium, name):
     with connect("embedded") as chain:
@@ -234,3 +251,10 @@ def test_payouts_that_the_contract_did_not_accept(settled, monkeypatch):
     monkeypatch.setattr("flbc.commands.task.settled_payouts", lambda *_: {1: 1, 2: 2})
     told = fails("task", "claim", settled.task.hex(), "--key", f"{settled.actors[1].name}.key")
     assert "not those that the contract accepted" in told
+
+
+def test_settlement_through_another_contract(settled, monkeypatch):
+    honest = Eth.get_transaction
+    monkeypatch.setattr(Eth, "get_transaction", lambda self, key: {**honest(self, key), "to": "0x" + "12" * 20})
+    told = fails("task", "claim", settled.task.hex(), "--key", f"{settled.actors[1].name}.key")
+    assert "settled through another contract" in told
