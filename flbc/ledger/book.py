@@ -75,6 +75,12 @@ class ChainBook:
             raise
         return cls(settings, hub, outbox)
 
+    @property
+    def _rpc(self) -> str:
+        """The chain's address as messages may show it: without a path, which may be an access key."""
+        name = self._hub.chain.name
+        return name if name.startswith("http") else EMBEDDED
+
     # ------------------------------------------------------------------ before the first round
     def stakes(self, parties: Sequence[Party]) -> dict[str, int]:
         """Return every party's stake in gwei, after checking that the Registry holds exactly its keys.
@@ -126,7 +132,7 @@ class ChainBook:
         settings, path = self._settings, file.save()
         _LOG.info(
             "flbc: waiting up to %.0f s for the publisher: flbc task publish %s --rpc %s --key PUBLISHER.key",
-            settings.publish_wait, path, settings.url,
+            settings.publish_wait, path, self._rpc,
         )  # fmt: skip
         first, end = self._hub.chain.height(), time.monotonic() + settings.publish_wait
         while True:
@@ -140,7 +146,7 @@ class ChainBook:
             if time.monotonic() > end:
                 raise LedgerError(
                     f"Nobody published and started the task within {settings.publish_wait:g} s; the publisher runs "
-                    f"`flbc task publish {path} --rpc {settings.url} --key PUBLISHER.key`; then start the run again"
+                    f"`flbc task publish {path} --rpc {self._rpc} --key PUBLISHER.key`; then start the run again"
                 )
             time.sleep(1)
 
@@ -195,7 +201,7 @@ class ChainBook:
             except LedgerError as error:
                 if time.monotonic() >= end:
                     raise LedgerError(
-                        f"{error}. It stays queued: `flbc task sync --rpc {self._settings.url}` sends it"
+                        f"{error}. It stays queued: `flbc task sync --rpc {self._rpc}` sends it"
                     ) from None
                 self._tell(str(error))
                 time.sleep(_PUMP_SECONDS)
@@ -288,7 +294,7 @@ def _deployment(chain: Chain, outbox: Outbox, settings: Ledger) -> Deployment:
         try:
             return deployment.find(chain)
         except LedgerError as error:  # most likely of another version of flbc; its records stay on the chain
-            aside = path.with_name(f"{path.stem}-{Deployment.load(path).hub.hex()[:8]}.old.json")
+            aside = path.with_name(f"{path.name}.until-{int(time.time())}")
             _LOG.warning(
                 "flbc: new contracts on the embedded chain, the deployment before is kept as %s: %s", aside, error
             )

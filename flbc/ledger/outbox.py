@@ -237,9 +237,10 @@ class Outbox:
         needed = transactions * gas_each * self.chain.fees().most + value
         balance = self.chain.balance(self.account)
         if balance < needed:
+            what = "1 transaction" if transactions == 1 else f"{transactions} transactions"
             raise LedgerError(
-                f"The account {self._name} has {ether(balance)} on {self.chain.name}, but {transactions} "
-                f"transactions may cost {ether(needed)}: send it {ether(needed - balance)} and start again"
+                f"The account {self._name} has {ether(balance)} on {self.chain.name}, but {what} may "
+                f"cost {ether(needed)}: send it {ether(needed - balance)} and start again"
             )
 
     def mine_one(self, seconds: float = 60.0) -> TxReceipt:

@@ -19,7 +19,7 @@ class Verdict(enum.Enum):
 _WORDS = (
     (Verdict.ACCEPTED, re.compile(r"already (known|imported|exists)|\bknown transaction|\balreadyknown", re.I)),
     (Verdict.UNDERPRICED, re.compile(r"underpriced|base fee|(fee|price) ?too ?low", re.I)),
-    (Verdict.NO_FUNDS, re.compile(r"insufficient ?(funds|balance)|cannot afford|upfront cost", re.I)),
+    (Verdict.NO_FUNDS, re.compile(r"insufficient ?(funds|balance)|cannot afford|upfront cost|enough balance", re.I)),
 )
 
 

@@ -154,7 +154,7 @@ def test_a_publisher_without_the_reward(parties: RealParties, grid: Grids, home:
         pytest.raises(LedgerError, match=r"flbc task publish .* then start the run again"),
     ):
         run(secure(ledger=ledger(parties, publish_wait=3.0)), grid())
-    assert "1 transactions may cost 5." in str(outcome[0])
+    assert "1 transaction may cost 5." in str(outcome[0])
     assert nothing_published(parties)
 
 
