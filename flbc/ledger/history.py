@@ -58,19 +58,18 @@ def read_task(chain: Chain, deployment: Deployment, task: bytes) -> TaskHistory:
         If there is no such task, or the chain is not the deployment's.
     """
     check(chain, deployment)
-    return _Reader(chain, deployment, task).read()
+    return _TaskReader(chain, deployment, task).read()
 
 
-class _Reader:
+class _TaskReader:
     def __init__(self, chain: Chain, deployment: Deployment, task: bytes) -> None:
         self.chain, self.deployment, self.task = chain, deployment, task
-        self.hub = Hub(chain, deployment)
+        self.hub, self.head = Hub(chain, deployment), chain.height()
         self.headers: dict[int, Header] = {}
-        self._inputs: dict[bytes, tuple[str, Mapping[str, Any]]] = {}
 
     def read(self) -> TaskHistory:
-        # The state first: whatever happens while logs are read is then found as a doubt, not overlooked.
-        state = self.hub.task(self.task)
+        # State and logs of one moment: a task goes on while it is read.
+        state = self.hub.task(self.task, self.head)
         events = self._events(state)
         published = self._only(events, "TaskPublished")
         if published is None:
@@ -181,17 +180,17 @@ class _Reader:
     def _suspensions(self, start: Start | None, started: Any) -> tuple[Suspension, ...]:
         if start is None:
             return ()
-        events = self._registry_events("Suspended", set(start.accounts), started["blockNumber"], None)
+        events = self._registry_events("Suspended", set(start.accounts), started["blockNumber"], self.head)
         later = [event for event in events if _position(event) > _position(started)]
         return tuple(Suspension(self._at(e), address_bytes(e["args"]["account"]), e["args"]["on"]) for e in later)
 
     # ------------------------------------------------------------------ the chain
     def _events(self, state: TaskState) -> list[Any]:
         """Return all events of the task, decoded, in order."""
-        logs = self.chain.logs(self.deployment.hub, [None, _topic(self.task)], state.published_block)
+        logs = self.chain.logs(self.deployment.hub, [None, _topic(self.task)], state.published_block, self.head)
         return _decoded(self.hub.contract, logs)
 
-    def _registry_events(self, name: str, accounts: Iterable[bytes], first: int, last: int | None) -> list[Any]:
+    def _registry_events(self, name: str, accounts: Iterable[bytes], first: int, last: int) -> list[Any]:
         contract = self.hub.registry.contract
         signature = _topic(_event_topic(contract, name))
         topics = [signature, [_topic(account.rjust(32, b"\0")) for account in sorted(accounts)]]
@@ -237,7 +236,9 @@ class _Reader:
 
     def _check_balance(self, history: TaskHistory) -> None:
         owed = 0 if history.refund else history.publication.reward - sum(claim.amount for claim in history.claims)
-        balance = self.chain.balance(self.deployment.hub)
+        with self.chain.explained():
+            address: Any = checksum_address(self.deployment.hub)
+            balance = self.chain.w3.eth.get_balance(address, self.head)
         if balance < owed:
             raise AuditError(f"The hub holds {balance} wei, but owes {owed} for this task alone")
 

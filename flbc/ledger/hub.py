@@ -146,9 +146,9 @@ class Hub:
         """Whether the task was published."""
         return bool(self._task(task)["status"])
 
-    def task(self, task: bytes) -> TaskState:
-        """Return a task as it is now; :class:`~flbc.errors.LedgerError` if there is none."""
-        raw = self._task(task)
+    def task(self, task: bytes, block: int | str = "latest") -> TaskState:
+        """Return a task as it is now, or was after a block; :class:`~flbc.errors.LedgerError` if there is none."""
+        raw = self._task(task, block)
         if raw["status"] == 0:
             raise LedgerError(f"There is no task {task.hex()} on this hub: check the id and the chain")
         status = cast(Literal["published", "started", "settled", "refunded"], STATUSES[raw["status"] - 1])
@@ -182,16 +182,12 @@ class Hub:
         """Whether the contract accepts development identities, and nobody else."""
         return bool(self._read("simulation"))
 
-    def registry_address(self) -> bytes:
-        """Return the address of the registry that the hub deployed."""
-        return address_bytes(self._read("registry"))
-
     def type_hash(self, name: str) -> bytes:
         """Return the hash of one of :data:`TYPES` as the contract has it."""
         return bytes(self._read(f"{name}_TYPEHASH"))
 
-    def _task(self, task: bytes) -> dict[str, Any]:
-        raw = self._read("taskOf", task)
+    def _task(self, task: bytes, block: int | str = "latest") -> dict[str, Any]:
+        raw = self._read("taskOf", task, block=block)
         return dict(zip(self._task_members(), raw, strict=True))
 
     def _task_members(self) -> list[str]:
@@ -201,8 +197,8 @@ class Hub:
     def _call(self, name: str, *arguments: Any, value: int = 0) -> Call:
         return Call.of(self.contract.functions[name](*arguments), value)
 
-    def _read(self, name: str, *arguments: Any) -> Any:
-        return self.chain.call(self.contract.functions[name](*arguments))
+    def _read(self, name: str, *arguments: Any, block: int | str = "latest") -> Any:
+        return self.chain.call(self.contract.functions[name](*arguments), block=block)
 
 
 def pack_votes(votes: Sequence[tuple[int, bytes]]) -> bytes:

@@ -97,7 +97,7 @@ def test_logs_that_are_missing_or_doubled(begin, monkeypatch, name):
 
 def test_a_hub_that_does_not_hold_what_it_owes(begin, monkeypatch):
     run = begin()
-    monkeypatch.setattr(run.chain, "balance", lambda account: SMALL.reward - 1)
+    monkeypatch.setattr(run.chain.w3.eth, "get_balance", lambda account, block: SMALL.reward - 1)
     with pytest.raises(AuditError, match="but owes 1000000000000000007 for this task alone"):
         history_of(run)
 
@@ -111,6 +111,22 @@ def test_a_reorganisation_while_reading(begin, monkeypatch):
     monkeypatch.setattr(run.chain, "block", lambda n: None if n else real(n))
     with pytest.raises(LedgerError, match="wait until it has caught up"):
         history_of(run)
+
+
+def test_a_task_that_goes_on_while_it_is_read(begin, monkeypatch):
+    run = begin().run_rounds(1)
+    real, later = run.chain.logs, run.make_round(2)
+
+    def meanwhile(*arguments, **options):
+        if run.height == 1:
+            run.record(later)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(run.chain, "logs", meanwhile)
+    report = audit_of(run)
+    assert report.doubts == ()
+    assert len(report.rounds) == 1
+    assert len(audit_of(run).rounds) == 2
 
 
 def test_what_parties_register_later_does_not_matter(begin):
