@@ -1,6 +1,6 @@
-"""What the chain says about a task, as frozen values with one JSON form: bytes in lower-case hexadecimal, no floats.
+"""What the chain says about a task, as frozen values with one JSON form.
 
-:func:`flbc.ledger.history.read_task` fills them from a chain; :mod:`flbc.ledger.audit` needs nothing else. They hold
+Bytes are lower-case hexadecimal, amounts of wei decimal text; there are no floats. :func:`flbc.ledger.history.read_task` fills them from a chain; :mod:`flbc.ledger.audit` needs nothing else. They hold
 no fact twice without need, and none that nothing vouches for: whatever is in them is bound by a signature, by a hash,
 or by a second source to compare with. So a byte that was changed in an exported file is found.
 
@@ -9,8 +9,9 @@ A record's ``at`` is the hash of the chain's block that contains it, and refers 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
@@ -20,8 +21,9 @@ from ..errors import LedgerError, ProtocolError
 Address = Annotated[bytes, 20]
 Hash = Annotated[bytes, 32]
 Signature = Annotated[bytes, 64]
-#: Version of the exported form.
-VERSION = 1
+#: Amounts are decimal text in JSON: wei exceed the 53 bits that other languages' readers keep.
+Wei = Annotated[int, "wei"]
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,77}", re.ASCII)
 STATUSES = ("published", "started", "settled", "refunded")
 
 
@@ -30,7 +32,8 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
+        kinds = get_type_hints(type(self), include_extras=True)
+        return {name: _to_json(getattr(self, name), kind) for name, kind in kinds.items()}
 
     @classmethod
     def from_dict(cls, data: object, where: str = "") -> Self:
@@ -42,16 +45,22 @@ class Record:
         return cls(**{name: _from_json(data[name], kind, f"{where}.{name}") for name, kind in kinds.items()})
 
 
-def _to_json(value: object) -> object:
+def _to_json(value: object, kind: Any = None) -> object:
     if isinstance(value, Record):
         return value.to_dict()
     if isinstance(value, tuple):
         return [_to_json(item) for item in value]
+    if kind == Wei:
+        return str(value)
     return value.hex() if isinstance(value, bytes) else value
 
 
 def _from_json(value: object, kind: Any, where: str) -> object:
     origin, arguments = get_origin(kind), get_args(kind)
+    if kind == Wei:
+        if not isinstance(value, str) or not _DECIMAL.fullmatch(value) or int(value) >= 1 << 256:
+            raise ProtocolError(f"{where} must be an amount of wei in decimal text")
+        return int(value)
     if origin is Annotated:
         return unhex(value, arguments[1], where)
     if origin is tuple:
@@ -124,7 +133,7 @@ class Publication(Record):
     quorum: int
     vrf: bool
     openers: int
-    reward: int
+    reward: Wei
     config: bytes
 
 
@@ -203,7 +212,7 @@ class Claim(Record):
     at: Hash
     index: int
     account: Address
-    amount: int
+    amount: Wei
 
 
 @dataclass(frozen=True)
@@ -211,7 +220,7 @@ class Refund(Record):
     """The publisher got the escrow back."""
 
     at: Hash
-    amount: int
+    amount: Wei
 
 
 @dataclass(frozen=True)
@@ -248,7 +257,7 @@ class TaskState(Record):
 
     status: Literal["published", "started", "settled", "refunded"]
     publisher: Address
-    reward: int
+    reward: Wei
     accuracy_bps: int
     deadline: int
     quorum: int

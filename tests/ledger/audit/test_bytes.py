@@ -39,7 +39,7 @@ def flips(path: tuple[Any, ...], value: Any, dice: random.Random, every: bool = 
     elif isinstance(value, int):
         size = max(1, (value.bit_length() + 7) // 8)
         yield from (value ^ 1 << (8 * at + dice.randrange(8)) for at in range(size if every else min(size, 2)))
-    elif path[-1] in ("status", "link"):
+    elif path[-1] in ("status", "link", "reward", "amount"):
         at = dice.randrange(len(value))
         yield value[:at] + chr(ord(value[at]) ^ 1) + value[at + 1 :]
     elif not value:
@@ -66,6 +66,7 @@ def passes(data: dict[str, Any]) -> bool:
         return False
 
 
+@pytest.mark.timeout(1200)  # the long profile changes every byte
 @pytest.mark.parametrize("member", MEMBERS)
 def test_a_changed_byte_is_found_in_every_field(finished, member):
     data, dice = finished.to_dict(), random.Random(member)
@@ -136,6 +137,11 @@ def test_no_list_can_be_cut_doubled_or_turned_around(finished):
         lambda d: d.update(blocks={}),
         lambda d: d["blocks"][0].update(leader=None),
         lambda d: d["state"].update(status="Settled"),
+        lambda d: d["state"].update(reward=1),
+        lambda d: d["state"].update(reward="01"),
+        lambda d: d["state"].update(reward="-1"),
+        lambda d: d["state"].update(reward="١"),
+        lambda d: d["state"].update(reward=str(2**256)),
     ],
 )
 def test_the_parser_is_strict(finished, change: Callable[[dict[str, Any]], object]):
