@@ -1,8 +1,11 @@
 """What the chain says about a task, as frozen values with one JSON form.
 
-Bytes are lower-case hexadecimal, amounts of wei decimal text; there are no floats. :func:`flbc.ledger.history.read_task` fills them from a chain; :mod:`flbc.ledger.audit` needs nothing else. They hold
+Bytes are lower-case hexadecimal, amounts of wei decimal text; there are no floats.
+
+:func:`flbc.ledger.history.read_task` fills them from a chain; :mod:`flbc.ledger.audit` needs nothing else. They hold
 no fact twice without need, and none that nothing vouches for: whatever is in them is bound by a signature, by a hash,
-or by a second source to compare with. So a byte that was changed in an exported file is found.
+or by a second source to compare with. So a byte that was changed in an exported file is found. (What a file cannot show
+is that a chain holds it: compare the hash of one of its blocks with a node's, or audit from the chain.)
 
 A record's ``at`` is the hash of the chain's block that contains it, and refers to a :class:`Header`.
 """
