@@ -65,7 +65,7 @@ contract Handler is World {
 
     function publishTask(uint96 value, uint32 duration, uint8 seed) external {
         ITaskHub.PublishInput memory x = order(bytes32(tasks.length));
-        x.deadline = time() + 1 + uint64(bound(duration, 0, 30 days));
+        x.deadline = time() + uint64(bound(duration, 1, 8 days));
         x.quorum = uint16(2 + seed % 2);
         bytes32 task = publish(x, uint256(value) + 1);
         tasks.push(task);
@@ -74,11 +74,21 @@ contract Handler is World {
         _memo[task].status = 1;
         mine(1);
         ++done["publish"];
-        if (seed < 200) startTask(tasks.length - 1);
+        if (seed % 8 == 0) return; // waits for a start
+        gather();
+        startTask(0);
+    }
+
+    /// @dev All parties are there: those who were leaving stay, suspensions are lifted.
+    function gather() public {
+        for (uint16 i; i < PARTIES; ++i) {
+            stay(i);
+            suspend(i, false);
+        }
     }
 
     function startTask(uint256 which) public {
-        bytes32 task = pick(which);
+        bytes32 task = pick(which, 1, 0);
         if (task == 0) return;
         bytes memory sigma1 = sign(PUBLISHER_KEY, tokenOf(task, accounts()));
         vm.prank(publisher);
@@ -89,20 +99,21 @@ contract Handler is World {
         } catch {}
     }
 
-    function drawSeed(uint256 which) external {
-        try hub.drawSeed(pick(which)) {} catch {}
+    function drawSeed(uint256 which) public {
+        try hub.drawSeed(pick(which, 2, 0)) {} catch {}
     }
 
-    function recordRound(uint256 which, uint8 ahead, uint8 attempt, uint8 voters, bool withOpening) external {
-        bytes32 task = pick(which);
+    function recordRound(uint256 which, uint8 ahead, uint8 attempt, uint8 voters, uint8 openings) external {
+        bytes32 task = pick(which, 2, 0);
         if (task == 0) return;
+        bool withOpening = openings % 4 == 0;
         Memo storage m = _memo[task];
-        uint32 next = m.round + ahead % 3; // sometimes the same round again
+        uint32 next = ahead % 4 == 0 ? m.round : m.round + 1 + ahead % 2; // sometimes the same round again
         ITaskHub.RoundInput memory x = round(task, next, attempt % 4);
         seal(x, voters % 4 == 0 ? these(3) : these(3, 4));
         if (withOpening) x.opening = opening(m.head, 5, key(5));
         try hub.submitRound(x) returns (bytes32 head) {
-            require(m.status == 2, "recorded in the wrong state");
+            require(m.status == 2 && time() <= hub.taskOf(task).deadline, "recorded in the wrong state");
             require(next > m.round || (next == m.round && attempt % 4 > m.attempt), "order");
             require(!withOpening || m.height > 0, "opened the genesis");
             (m.round, m.attempt, m.head) = (next, attempt % 4, head);
@@ -111,11 +122,12 @@ contract Handler is World {
         } catch {}
     }
 
-    function settleTask(uint256 which, uint256 seed, bool wrongSum) external {
-        bytes32 task = pick(which);
+    function settleTask(uint256 which, uint256 seed, uint8 wrong) external {
+        bytes32 task = pick(which, 2, 1);
         if (task == 0) return;
         Memo storage m = _memo[task];
         ITaskHub.SettleInput memory x = settlement(task);
+        bool wrongSum = wrong % 4 == 0;
         x.payouts = "";
         uint256 left = m.reward;
         uint16[] memory parties = new uint16[](PARTIES);
@@ -130,9 +142,10 @@ contract Handler is World {
             x.payouts = abi.encodePacked(x.payouts, i, uint128(part));
         }
         if (wrongSum) x.payouts[17] ^= 0x01;
-        seal(x, these(3, 4));
+        seal(x, these(0, 3, 4));
         try hub.settle(x) {
             require(m.status == 2 && m.height > 0 && !wrongSum, "settled against the rules");
+            require(time() <= hub.taskOf(task).deadline, "settled too late");
             m.status = 3;
             for (uint256 i; i < n; ++i) {
                 m.parties.push(parties[i]);
@@ -144,7 +157,7 @@ contract Handler is World {
     }
 
     function claim(uint256 which, uint8 position, uint16 sender, uint8 mode) external {
-        bytes32 task = pick(which);
+        bytes32 task = pick(which, 3, 0);
         if (task == 0) return;
         Memo storage m = _memo[task];
         if (m.parties.length == 0) return;
@@ -163,15 +176,23 @@ contract Handler is World {
             require(from.balance - before == amount, "paid another amount");
             m.paid += amount;
             ++done["claim"];
+            vm.prank(from);
+            try hub.claim(task, party, amount, path) {
+                revert("claimed again");
+            } catch {}
         } catch {}
     }
 
-    function refund(uint256 which) external {
-        bytes32 task = pick(which);
+    function refund(uint256 which, uint8 late) external {
+        bytes32 task = pick(which, 2, 0);
         if (task == 0) return;
         Memo storage m = _memo[task];
+        uint64 end = hub.taskOf(task).deadline;
+        if (late % 8 == 0 && time() <= end) vm.warp(end + 1);
         uint256 before = publisher.balance;
         try hub.refund(task) {
+            require(time() > end, "refunded too early");
+            require(m.status == 1 || m.status == 2, "refunded against the rules");
             m.returned += publisher.balance - before;
             m.status = 4;
             ++done["refund"];
@@ -180,21 +201,37 @@ contract Handler is World {
 
     // -------------------------------------------------------------------------------------------------- stakes
 
-    function topUp(uint16 party, uint64 value) external {
+    /// @dev One of the things that happen beside the tasks. (Fuzzing chooses each function equally often.)
+    function beside(uint8 kind, uint16 party, uint64 value, uint8 mode, uint8 late) external {
+        kind %= 9;
+        if (kind == 0) topUp(party, value);
+        else if (kind == 1) leave(party);
+        else if (kind == 2) withdraw(party, mode, late);
+        else if (kind == 3) stay(party);
+        else if (kind == 4) equivocate(party, bytes32(uint256(value)));
+        else if (kind == 5) suspend(party, mode % 2 == 0);
+        else if (kind == 6) withdrawSlashed();
+        else if (kind == 7) pass(uint32(value));
+        else drawSeed(value);
+    }
+
+    function topUp(uint16 party, uint64 value) public {
         address from = account(party % PARTIES);
         vm.deal(from, from.balance + value);
         vm.prank(from);
         try registry.topUp{value: value}() {} catch {}
     }
 
-    function leave(uint16 party) external {
+    function leave(uint16 party) public {
         vm.prank(account(party % PARTIES));
         try registry.beginUnstake() {} catch {}
     }
 
-    function withdraw(uint16 party, uint8 mode) external {
+    function withdraw(uint16 party, uint8 mode, uint8 late) public {
         address from = account(party % PARTIES);
         IRegistry.Member memory m = registry.member(from);
+        uint256 free = max(m.unlockAt, m.lockedUntil);
+        if (late % 8 == 0 && m.unlockAt != 0 && time() < free) vm.warp(free);
         if (from.code.length > 0) {
             Actor(payable(from))
                 .set(Actor.Mode(mode % 3), address(registry), abi.encodeCall(Registry.withdrawStake, ()));
@@ -206,7 +243,7 @@ contract Handler is World {
         } catch {}
     }
 
-    function stay(uint16 party) external {
+    function stay(uint16 party) public {
         party %= PARTIES;
         if (registry.member(account(party)).unlockAt != 0) {
             enrol(account(party), key(party), roles(party), name(party), 1 ether);
@@ -214,7 +251,7 @@ contract Handler is World {
         }
     }
 
-    function equivocate(uint16 party, bytes32 label) external {
+    function equivocate(uint16 party, bytes32 label) public {
         uint256 k = key(party % PARTIES);
         ITaskHub.VoteEvidence memory a = ITaskHub.VoteEvidence(label, "a", sign(k, voteHash(label, "a")));
         ITaskHub.VoteEvidence memory b = ITaskHub.VoteEvidence(label, "b", sign(k, voteHash(label, "b")));
@@ -224,26 +261,33 @@ contract Handler is World {
         } catch {}
     }
 
-    function suspend(uint16 party, bool on) external {
+    function suspend(uint16 party, bool on) public {
         vm.prank(owner);
         registry.suspend(account(party % PARTIES), on && party % 3 == 0);
     }
 
-    function withdrawSlashed() external {
+    function withdrawSlashed() public {
         try registry.withdrawSlashed() {} catch {}
     }
 
-    function pass(uint32 seconds_) external {
-        skip(seconds_ % 3 days);
+    function pass(uint32 seconds_) public {
+        skip(seconds_ % 1 days);
         mine(1);
     }
 
     // ------------------------------------------------------------------------------------------------- helpers
 
-    function pick(uint256 which) private view returns (bytes32) {
+    /// @dev Mostly the youngest task in this state, so that walks get far; sometimes any of the younger ones.
+    function pick(uint256 which, uint8 status, uint32 height_) private view returns (bytes32) {
         uint256 n = tasks.length;
         if (n == 0) return 0;
-        return tasks[n - 1 - which % min(n, 3)]; // the younger ones, else most are over
+        if (which % 4 != 0) {
+            for (uint256 i = n; i > 0; --i) {
+                Memo storage m = _memo[tasks[i - 1]];
+                if (m.status == status && m.height >= height_) return tasks[i - 1];
+            }
+        }
+        return tasks[n - 1 - (which >> 2) % min(n, 3)];
     }
 
     function proof(Memo storage m, uint256 index) private view returns (bytes32[] memory path) {
