@@ -17,7 +17,7 @@ from ..errors import ChainResetError, ConfigError, LedgerError, ProtocolError
 from ..round import domain
 from .build import artifact
 from .files import home
-from .records import Address, Hash, Record
+from .strict import Address, Hash, Record
 from .transactions import Call
 
 if TYPE_CHECKING:

@@ -358,7 +358,7 @@ def test_publishing_without_funds(fresh, tmp_path):
         with pytest.raises(LedgerError, match=r"has 0\.001.* send it"):
             outbox.check_funds(1, 500_000, fresh.setting.reward)
         outbox.submit("publish", fresh.publish_call(), 500_000)
-        with pytest.raises(LedgerError, match="balance"):
+        with pytest.raises(LedgerError, match=r"has 0\.001.* may cost"):
             outbox.wait("publish", 0.5)
     assert not fresh.hub.exists(fresh.task)
 
