@@ -52,7 +52,7 @@ class Chain:
     @property
     def beacon(self) -> Beacon:
         """What elects the leader of the next block."""
-        return Beacon(self.started.seed, len(self.links) + 1, self.parent)
+        return Beacon(self.started.seed, len(self.links) + 1, self.parent, self.started.initial)
 
     @property
     def parent(self) -> bytes:
@@ -111,7 +111,8 @@ def attest(session: Session, chain: Chain, ticket: Ticket, request: AttestReques
     name = roster.parties[block.leader].name
     members = {party.name for _, party in roster.with_role(COMMITTEE)} | {name}
     nodes = {n: card.party.name for n, card in session.directory.cards(session.grid).items()}
-    asked = [node for node, party in nodes.items() if party in members]
+    suspended = chain.book.suspended()  # the contract refuses their signatures
+    asked = [node for node, party in nodes.items() if party in members and party not in suspended]
     header, body = request.to_wire()
     parts = {**ticket.to_wire(), "request": header}
     messages = [wire.request(wire.ATTEST, parts, node, ticket.label.round, body) for node in asked]
@@ -184,4 +185,4 @@ def propose(chain: Chain, ticket: Ticket, skipped: int, parts: AttestRequest) ->
     block = parts.block
     leader = chain.leader(ticket, skipped)
     made = Block(chain.parent, block.label, leader, block.submissions, block.rejected, block.hidden)
-    return AttestRequest(made, parts.summed, parts.rejected, chain.last)
+    return AttestRequest(made, parts.summed, parts.rejected, chain.links[-1] if chain.links else None)

@@ -122,7 +122,9 @@ class Session:
     def takes_part(self, node: int) -> bool:
         """Whether a node may be asked to train: with a ledger, only parties that the task started with."""
         party = self.directory.party(node)
-        return party is not None and (self.roster is None or party in self.roster.parties)
+        if party is None or self.roster is None or self.chain is None:
+            return party is not None
+        return party in self.roster.parties and party.name not in self.chain.book.suspended()
 
     def _roster_of(self, nodes: Iterable[int]) -> Roster:
         parties = [party for node in nodes if (party := self.directory.party(node)) is not None]

@@ -12,8 +12,9 @@ from ..encoding import parse
 from ..errors import FlbcError, ProtocolError, VerificationError
 from ..ledger.record import SettleRecord
 from ..node.endorsement import COMMITTEE
-from ..node.settlement import Settlement, SettleRequest, check_settlement, unpack_answer
+from ..node.settlement import BPS, Settlement, SettleRequest, check_settlement, unpack_answer
 from ..node.ticket import Ticket
+from ..roster import Party
 from ..round import Signed
 from ..tokens import Evaluation
 from . import wire
@@ -48,7 +49,7 @@ def settle(session: Session, chain: Chain, arrays: ArrayRecord, evaluation: tupl
         evaluations = _judge(session, arrays, evaluation) if chain.covenant.accuracy_bps else ()
         model = wire.arrays_hash(arrays)
         request = SettleRequest(
-            chain.started.genesis, tuple(chain.links), evaluations, model, chain.book.link, chain.started.reward
+            chain.started.initial, tuple(chain.links), evaluations, model, chain.book.link, chain.started.reward
         )
         ticket = session.ticket(session.config.rounds, 0, (), model)
         settled = check_settlement(ticket, request)
@@ -71,17 +72,34 @@ def _judge(session: Session, arrays: ArrayRecord, evaluation: tuple[str, str, Co
     content = RecordDict({arrays_name: arrays, config_name: config})
     ticket = session.ticket(session.config.rounds, 0, (), wire.content_hash(content))
     content[wire.RECORD] = wire.stage_record(wire.JUDGE, ticket.to_wire())
-    members = session.directory.online(session.grid, COMMITTEE)
+    online = session.directory.online(session.grid, COMMITTEE)
+    members = {node: card.party for node, card in online.items() if session.takes_part(node)}
     messages = [Message(content, dst_node_id=n, message_type="evaluate", group_id="settle") for n in members]
     found: dict[int, Signed] = {}
+    model = wire.arrays_hash(arrays)
     for node, message in _answers(session, messages, "judge the model").items():
-        record = wire.read_record(message.content)
-        if record is None:
-            continue
-        data = parse(wire.bytes_of(record, "evaluation")["evaluation"], "evaluation")
-        signed = Signed.from_dict(Evaluation, data)
-        found[ticket.roster.index(members[node].party.name)] = signed
+        party = members[node]
+        try:
+            found[ticket.roster.index(party.name)] = _evaluation(message, ticket, party, model)
+        except FlbcError as error:
+            log(WARNING, "flbc: the evaluation of %s is left out: %s", party.name, error)
     return tuple(found[index] for index in sorted(found))
+
+
+def _evaluation(message: Message, ticket: Ticket, party: Party, model: bytes) -> Signed:
+    record = wire.read_record(message.content)
+    if record is None:
+        raise ProtocolError("it holds no flbc record")
+    signed = Signed.from_dict(Evaluation, parse(wire.bytes_of(record, "evaluation")["evaluation"], "evaluation"))
+    value = signed.value
+    if not isinstance(value, Evaluation) or ticket.roster.parties[value.party : value.party + 1] != (party,):
+        raise ProtocolError("it is of another party")
+    if (value.task, value.model) != (ticket.label.task, model):
+        raise ProtocolError("it is about another task or model")
+    if value.accuracy_bps > BPS or not value.examples:
+        raise ProtocolError("it states an impossible accuracy")
+    signed.verify(party.address, ticket.label.domain)
+    return signed
 
 
 def _signed(
@@ -91,7 +109,8 @@ def _signed(
     roster, where = ticket.roster, ticket.label.domain
     last = chain.links[-1][0].block.leader
     wanted = {party.name for _, party in roster.with_role(COMMITTEE)} | {roster.parties[last].name}
-    nodes = {n: card.party for n, card in session.directory.cards(session.grid).items() if card.party.name in wanted}
+    cards = session.directory.cards(session.grid).items()
+    nodes = {n: card.party for n, card in cards if card.party.name in wanted and session.takes_part(n)}
     body = request.encode()
     messages = [wire.request(wire.SETTLE, ticket.to_wire(), node, ticket.label.round, body) for node in nodes]
     tokens: dict[int, bytes] = {}

@@ -44,6 +44,7 @@ class ChainBook:
         self.chain_id, self.hub, self.link = hub.chain.chain_id, hub.address, settings.link
         self.simulation = hub.deployment.simulation
         self._roster: Roster | None = None
+        self._suspensions, self._out = 0, frozenset[str]()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble = ""
@@ -61,9 +62,7 @@ class ChainBook:
         chain = connect(settings.url)
         try:
             key = relayer_key(chain, settings.key)
-            depth = settings.confirmations
-            if depth is None:
-                depth = 0 if chain.development else _CONFIRMATIONS
+            depth = _depth(chain, settings)
             outbox = Outbox(chain, key, development.outbox_path(chain, key.address), depth)
             try:
                 hub = Hub(chain, _deployment(chain, outbox, settings))
@@ -116,9 +115,9 @@ class ChainBook:
             settings.reward_wei, int(settings.deadline),
         )  # fmt: skip
         task = self._publish(file) if self.simulation else self._published(file)
-        publishing.draw_seed(self._hub, self._outbox, task)
+        publishing.draw_seed(self._hub, self._outbox, task, confirmations=_depth(self._hub.chain, settings))
         _LOG.info("flbc: task %s on chain %d, hub %s", task.hex(), self.chain_id, checksum_address(self.hub))
-        return publishing.started(self._hub, task, config, roster)
+        return publishing.started(self._hub, task, config, roster, model)
 
     def _publish(self, file: TaskFile) -> bytes:
         key = development.publisher_key()
@@ -151,6 +150,22 @@ class ChainBook:
             time.sleep(1)
 
     # ------------------------------------------------------------------ rounds
+    def suspended(self) -> frozenset[str]:
+        """Return the names of parties that the authority of the contracts has suspended; as last known without a node.
+
+        The contract refuses a block with any signature of theirs, so a round has to do without them.
+        """
+        registry = self._hub.registry
+        try:
+            changes = registry.suspensions()
+            if changes != self._suspensions and self._roster is not None:
+                parties = self._roster.parties
+                self._out = frozenset(party.name for party in parties if registry.find(party)[1].suspended)
+                self._suspensions = changes
+        except LedgerError as error:
+            self._tell(str(error))
+        return self._out
+
     def record(self, record: RoundRecord) -> None:
         """Queue a block; with ``require_final`` wait until nothing can undo it.
 
@@ -261,6 +276,13 @@ class ChainBook:
             self._tell_refused()
         except FlbcError as error:
             self._tell(str(error))
+
+
+def _depth(chain: Chain, settings: Ledger) -> int:
+    """Return how many blocks on top make a record final."""
+    if settings.confirmations is not None:
+        return settings.confirmations
+    return 0 if chain.development else _CONFIRMATIONS
 
 
 def relayer_key(chain: Chain, path: str | Path | None) -> SigningKey:

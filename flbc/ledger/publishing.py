@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..crypto.signing import SigningKey, checksum_address, keccak256
 from ..encoding import canonical, parse
 from ..errors import ConfigError, LedgerError, ProtocolError, RevertedError
-from ..node.covenant import Covenant
+from ..node.covenant import Covenant, genesis_of
 from ..roster import ROLE_BITS, Roster
 from ..round import Signed, domain
 from ..task import TaskConfig
@@ -179,19 +179,22 @@ def start(hub: Hub, outbox: Outbox, task: bytes, file: TaskFile, signer: Signing
     outbox.wait(key, wait)
 
 
-def draw_seed(hub: Hub, outbox: Outbox, task: bytes, wait: float = 120.0) -> bytes:
+def draw_seed(hub: Hub, outbox: Outbox, task: bytes, wait: float = 120.0, confirmations: int = 0) -> bytes:
     """Fix the election's seed from the hash of a block after the start; return it. Anybody may do this.
+
+    With ``confirmations`` it is returned only when its block has that many on top: a reorganisation would change it,
+    and every draw with it.
 
     Development chains make a block for a transaction only, so there blocks are made with transfers of nothing.
     """
-    chain, end = hub.chain, time.monotonic() + wait
+    chain, end = hub.chain, time.monotonic() + wait + 30 * confirmations
     while True:
         state = hub.task(task)
-        if state.seed != bytes(32):
+        if state.seed != bytes(32) and chain.height() >= state.seed_block + confirmations:
             return state.seed
         if time.monotonic() > end:
             raise LedgerError(f"No block came within {wait:g} s to draw the seed of task {task.hex()} from; try again")
-        if chain.height() < state.seed_block:
+        if chain.height() < state.seed_block or state.seed != bytes(32):
             _next_block(chain, outbox)
             continue
         key = f"seed/{task.hex()}/{state.seed_block}"
@@ -219,7 +222,7 @@ def event_signature(abi: Mapping[str, Any]) -> bytes:
     return f"{abi['name']}({','.join(item['type'] for item in abi['inputs'])})".encode()
 
 
-def started(hub: Hub, task: bytes, config: TaskConfig, roster: Roster) -> Started:
+def started(hub: Hub, task: bytes, config: TaskConfig, roster: Roster, model: bytes) -> Started:
     """Return a started task with its seed, after checking that it is the one that the run agreed to.
 
     Raises
@@ -230,9 +233,12 @@ def started(hub: Hub, task: bytes, config: TaskConfig, roster: Roster) -> Starte
     state, covenant = hub.task(task), Covenant.of(config)
     if covenant is None:
         raise ProtocolError("The task's configuration says nothing about a ledger")
-    found = (state.config, state.roster, state.accuracy_bps, state.quorum, state.vrf, state.openers)
+    found = (
+        state.genesis, state.config, state.roster, state.accuracy_bps, state.quorum, state.vrf, state.openers,
+    )  # fmt: skip
     agreed = (
-        config.hash, roster.hash, covenant.accuracy_bps, covenant.quorum, covenant.election == "vrf", _openers(),
+        genesis_of(model, config, roster), config.hash, roster.hash, covenant.accuracy_bps, covenant.quorum,
+        covenant.election == "vrf", _openers(),
     )  # fmt: skip
     if found != agreed:
         raise LedgerError(f"Task {task.hex()} was published with other terms than the run's; publish its task file")
@@ -246,7 +252,7 @@ def started(hub: Hub, task: bytes, config: TaskConfig, roster: Roster) -> Starte
         raise LedgerError(f"Task {task.hex()} was started with other participants or stakes than the run's roster")
     if state.deadline <= hub.chain.now():
         raise LedgerError(f"The deadline of task {task.hex()} has passed; `flbc task refund` returns the escrow")
-    return Started(task, state.genesis, state.seed, state.reward)
+    return Started(task, state.genesis, state.seed, state.reward, model)
 
 
 def _openers() -> int:

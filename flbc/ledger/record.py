@@ -71,6 +71,7 @@ class Started:
     genesis: bytes
     seed: bytes
     reward: int
+    initial: bytes
 
 
 class Book(Protocol):
@@ -89,6 +90,10 @@ class Book(Protocol):
 
     def start(self, config: TaskConfig, roster: Roster, model: bytes) -> Started:
         """Have the task published and started; return its seed."""
+        ...
+
+    def suspended(self) -> frozenset[str]:
+        """Return the names of parties that the authority of the contracts has suspended."""
         ...
 
     def record(self, record: RoundRecord) -> None:

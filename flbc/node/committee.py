@@ -21,7 +21,7 @@ from ..schemes.paillier import PaillierCombiner
 from .authority import check_submissions
 from .covenant import Beacon, Covenant
 from .draw import PROOF_BYTES, check_draw, make_draw
-from .endorsement import COMMITTEE
+from .endorsement import COMMITTEE, Endorsement, check_endorsement
 from .identity import Identity
 from .memory import NodeMemory
 from .pins import Pins
@@ -111,14 +111,14 @@ class AttestRequest:
     block : Block
     summed, rejected : tuple of Entry
         By rising party; ``rejected`` are signed submissions whose payload no sum can hold.
-    previous : Link or None
-        The block's parent; None at height 1.
+    previous : (Link, Endorsement) or None
+        The block's parent and the signatures under it; None at height 1.
     """
 
     block: Block
     summed: tuple[Entry, ...]
     rejected: tuple[Entry, ...]
-    previous: Link | None
+    previous: tuple[Link, Endorsement] | None
 
     def to_wire(self) -> tuple[bytes, bytes]:
         """Return a header, and the payloads one after another."""
@@ -128,7 +128,7 @@ class AttestRequest:
                 "block": self.block.to_dict(),
                 "entries": [[e.signed.to_dict(), e.proof.hex(), len(e.payload)] for e in entries],
                 "rejected": len(self.rejected),
-                "previous": None if self.previous is None else self.previous.to_dict(),
+                "previous": None if self.previous is None else [part.to_dict() for part in self.previous],
             }
         )
         return header, b"".join(entry.payload for entry in entries)
@@ -152,8 +152,15 @@ class AttestRequest:
         if offset != len(body):
             raise ProtocolError("The payloads' sizes do not add up to the body's")
         split = len(entries) - rejected
-        previous = None if value["previous"] is None else Link.from_dict(value["previous"])
+        previous = None if value["previous"] is None else endorsed_link(value["previous"])
         return cls(Block.from_dict(value["block"]), tuple(entries[:split]), tuple(entries[split:]), previous)
+
+
+def endorsed_link(item: object) -> tuple[Link, Endorsement]:
+    """Read a link with the signatures under it; nothing is verified but the form."""
+    if not isinstance(item, list) or len(item) != 2:
+        raise ProtocolError("A link must come with its endorsement")
+    return Link.from_dict(item[0]), Endorsement.from_dict(item[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +236,8 @@ class Attester:
         check_block(ticket, covenant, beacon, request)
         combiner = PaillierCombiner(self._public(ticket), sum_spec(ticket.config), ticket.authority.name)
         check_sum(combiner, request)
-        self.memory.sign_once(ticket.label.task, ticket.label.hash, block.hash)
+        place = (beacon.height, beacon.parent)
+        self.memory.sign_once(ticket.label.task, ticket.label.hash, place, block.hash)
         where, key = ticket.label.domain, self.me.keys.signing
         if leads:
             _, proof = make_draw(self.me.keys, beacon.seed, beacon.height)
@@ -254,7 +262,11 @@ def check_block(ticket: Ticket, covenant: Covenant, beacon: Beacon, request: Att
     rejected = tuple(entry.submission.party for entry in request.rejected)
     if block.rejected != rejected or set(rejected) & {entry.submission.party for entry in request.summed}:
         raise VerificationError("The block does not list exactly the rejected parties")
-    ranked = ranking(roster, covenant, beacon, request.previous)
+    previous = None
+    if request.previous is not None:  # without its signatures a server could make up a parent, and with it a leader
+        previous, endorsement = request.previous
+        check_endorsement(previous.block, roster, covenant, label.domain, endorsement)
+    ranked = ranking(roster, covenant, beacon, previous)
     # Every silent leader costs an attempt, so a server cannot pass over leaders unseen.
     if block.leader not in [candidate.index for candidate in ranked[: label.attempt + 1]]:
         raise VerificationError("The block's leader was not elected")

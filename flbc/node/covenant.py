@@ -13,6 +13,7 @@ from ..errors import PolicyError, ProtocolError
 from ..roster import TRAIN_ROLE, Roster
 from ..round import DEVELOPMENT_CHAINS, NO_HUB, RoundLabel
 from ..task import TaskConfig
+from ..tokens import Genesis
 from .attestor import SoftwareAttestor
 
 ELECTIONS = ("vrf", "committee")
@@ -89,6 +90,10 @@ class Covenant:
             raise ProtocolError(f"A quorum of {self.quorum} does not fit {members} committee members")
         if set(self.stakes) - {party.name for party in roster.parties}:
             raise ProtocolError("The ledger terms name a stake of somebody who is not in the roster")
+        if any(len(party.roles) > 1 for _, party in roster.with_role("authority")):
+            raise ProtocolError(
+                "With a ledger the authority serves in no other role: a committee member gets every single ciphertext"
+            )
         if not any(self.stake(party.name) for _, party in roster.with_role(TRAIN_ROLE)):
             raise ProtocolError("Nobody in the roster has a stake, so nobody can lead a block")
 
@@ -105,24 +110,35 @@ class Beacon:
         Height of the block to be made, from 1.
     parent : bytes
         Hash of the block before it; the genesis hash at height 1.
+    initial : bytes
+        Hash of the initial arrays, from which the genesis follows.
     """
 
     seed: bytes
     height: int
     parent: bytes
+    initial: bytes
 
     @cached_property
     def encoded(self) -> bytes:
         """Canonical bytes."""
-        return canonical({"seed": self.seed.hex(), "height": self.height, "parent": self.parent.hex()})
+        hashes = {name: getattr(self, name).hex() for name in ("seed", "parent", "initial")}
+        return canonical({**hashes, "height": self.height})
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Undo :attr:`encoded`."""
         value = parse(data, "beacon")
-        if set(value) != {"seed", "height", "parent"} or type(value["height"]) is not int or value["height"] < 1:
-            raise ProtocolError("The beacon must hold seed, parent and a height from 1")
-        return cls(unhex(value["seed"], 32, "seed"), value["height"], unhex(value["parent"], 32, "parent"))
+        members = {"seed", "height", "parent", "initial"}
+        if set(value) != members or type(value["height"]) is not int or value["height"] < 1:
+            raise ProtocolError("The beacon must hold seed, parent, initial and a height from 1")
+        seed, parent, initial = (unhex(value[name], 32, name) for name in ("seed", "parent", "initial"))
+        return cls(seed, value["height"], parent, initial)
+
+
+def genesis_of(initial: bytes, config: TaskConfig, roster: Roster) -> bytes:
+    """Return the hash of the genesis with these initial arrays (their hash): the parent of block 1."""
+    return Genesis(initial, config.hash, roster.hash).hash
 
 
 def check_covenant(config: TaskConfig, roster: Roster, label: RoundLabel, beacon: Beacon | None) -> None:
@@ -145,5 +161,7 @@ def check_covenant(config: TaskConfig, roster: Roster, label: RoundLabel, beacon
     if label.simulation and label.chain_id not in DEVELOPMENT_CHAINS:
         raise PolicyError(f"Development identities work on development chains only, not on chain {label.chain_id}")
     covenant.check_roster(roster)
+    if beacon is not None and beacon.height == 1 and beacon.parent != genesis_of(beacon.initial, config, roster):
+        raise ProtocolError("The first block must follow the genesis of this model, configuration and roster")
     if covenant.attestor != SoftwareAttestor.kind:
         raise PolicyError(f"The task wants compute times attested by {covenant.attestor!r}; this node has none")

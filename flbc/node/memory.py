@@ -17,7 +17,7 @@ from ..errors import AlreadyOpenedError, BudgetExhaustedError, StaleLabelError
 from ..round import RoundLabel
 
 #: Tasks whose last update a node keeps; older ones are deleted and overwritten.
-KEPT_TASKS = 3
+KEPT_TASKS = 8
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS task (task BLOB PRIMARY KEY, config BLOB NOT NULL) STRICT;
@@ -26,8 +26,10 @@ CREATE TABLE IF NOT EXISTS trained (
 CREATE TABLE IF NOT EXISTS answered (
     label BLOB PRIMARY KEY, task BLOB NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
     reply BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS newest (task BLOB PRIMARY KEY, round INTEGER NOT NULL, attempt INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS signed (
-    label BLOB PRIMARY KEY, task BLOB NOT NULL, block BLOB NOT NULL) STRICT;
+    label BLOB PRIMARY KEY, task BLOB NOT NULL, height INTEGER NOT NULL, parent BLOB NOT NULL,
+    block BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS spent (task BLOB PRIMARY KEY, epsilon REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS opened (
     task BLOB NOT NULL, round INTEGER NOT NULL, block BLOB NOT NULL, answer BLOB,
@@ -108,10 +110,8 @@ class NodeMemory:
             row = db.execute("SELECT reply FROM answered WHERE label = ?", (label.hash,)).fetchone()
             if row is not None:
                 return bytes(row[0])
-            last = db.execute(
-                "SELECT round, attempt FROM answered WHERE task = ? ORDER BY round DESC, attempt DESC LIMIT 1",
-                (label.task,),
-            ).fetchone()
+            # Never deleted, unlike replies: a second reply under an old label would be equivocation.
+            last = db.execute("SELECT round, attempt FROM newest WHERE task = ?", (label.task,)).fetchone()
         if last is not None and (label.round, label.attempt) <= tuple(last):
             raise StaleLabelError(f"Round {last[0]}, attempt {last[1]} was answered before; labels must rise")
         return None
@@ -120,23 +120,45 @@ class NodeMemory:
         """Keep a signed reply before it is sent; return the first one kept for this label, which alone may be sent."""
         with self._transaction() as db:
             row = (label.hash, label.task, label.round, label.attempt, reply)
-            db.execute("INSERT OR IGNORE INTO answered VALUES (?, ?, ?, ?, ?)", row)
-            (kept,) = db.execute("SELECT reply FROM answered WHERE label = ?", (label.hash,)).fetchone()
-        return bytes(kept)
+            newest = db.execute("SELECT round, attempt FROM newest WHERE task = ?", (label.task,)).fetchone()
+            if newest is None or tuple(newest) < (label.round, label.attempt):
+                db.execute("INSERT OR REPLACE INTO newest VALUES (?, ?, ?)", (label.task, label.round, label.attempt))
+                db.execute("INSERT OR IGNORE INTO answered VALUES (?, ?, ?, ?, ?)", row)
+            kept = db.execute("SELECT reply FROM answered WHERE label = ?", (label.hash,)).fetchone()
+        if kept is None:
+            raise StaleLabelError(f"Round {newest[0]}, attempt {newest[1]} was answered before; labels must rise")
+        return bytes(kept[0])
 
     # ------------------------------------------------------------------ block (S9)
-    def sign_once(self, task: bytes, label: bytes, block: bytes) -> None:
+    def sign_once(self, task: bytes, label: bytes, place: tuple[int, bytes], block: bytes) -> None:
         """Remember the one block that may be signed under ``label``, before it is.
+
+        Parameters
+        ----------
+        task, label : bytes
+        place : (int, bytes)
+            Height of the block, and hash of its parent.
+        block : bytes
+            Hash of the block.
 
         Raises
         ------
         StaleLabelError
-            If another block was signed under this label: two of them are equivocation, and cost the stake.
+            If another block was signed under this label: two of them are equivocation, and cost the stake. Or if the
+            block is below one that this node signed, or beside it with another parent: the chain would fork.
         """
+        height, parent = place
         with self._transaction() as db:
-            db.execute("INSERT OR IGNORE INTO signed VALUES (?, ?, ?)", (label, task, block))
-            (known,) = db.execute("SELECT block FROM signed WHERE label = ?", (label,)).fetchone()
-        if known != block:
+            top = db.execute(
+                "SELECT height, parent FROM signed WHERE task = ? ORDER BY height DESC LIMIT 1", (task,)
+            ).fetchone()
+            known = db.execute("SELECT block FROM signed WHERE label = ?", (label,)).fetchone()
+            forks = top is not None and (height < top[0] or (height == top[0] and parent != top[1]))
+            if known is None and not forks:
+                db.execute("INSERT INTO signed VALUES (?, ?, ?, ?, ?)", (label, task, height, parent, block))
+        if known is None and forks:
+            raise StaleLabelError(f"This node signed a block at height {top[0]} before; the chain does not go back")
+        if known is not None and known[0] != block:
             raise StaleLabelError("This node signed another block under this label; a new attempt is needed")
 
     # ------------------------------------------------------------------ opening (S8, S20)

@@ -21,8 +21,8 @@ from ..ledger.payouts import payouts
 from ..roster import TRAIN_ROLE, Roster
 from ..round import Signed
 from ..tokens import Evaluation, ModelToken, Result
-from .committee import Link
-from .covenant import Covenant
+from .committee import Link, endorsed_link
+from .covenant import Covenant, genesis_of
 from .endorsement import COMMITTEE, Endorsement, check_endorsement
 from .identity import Identity
 from .memory import NodeMemory
@@ -41,8 +41,8 @@ class SettleRequest:
 
     Parameters
     ----------
-    genesis : bytes
-        Parent of the first block.
+    initial : bytes
+        Hash of the initial arrays, from which the genesis follows.
     links : tuple of (Link, Endorsement)
         All recorded blocks in order.
     evaluations : tuple of Signed
@@ -56,7 +56,7 @@ class SettleRequest:
         The escrow in wei.
     """
 
-    genesis: bytes
+    initial: bytes
     links: tuple[tuple[Link, Endorsement], ...]
     evaluations: tuple[Signed, ...]
     model: bytes
@@ -67,7 +67,7 @@ class SettleRequest:
         """Canonical bytes."""
         return canonical(
             {
-                "genesis": self.genesis.hex(),
+                "initial": self.initial.hex(),
                 "links": [[link.to_dict(), endorsement.to_dict()] for link, endorsement in self.links],
                 "evaluations": [signed.to_dict() for signed in self.evaluations],
                 "model": self.model.hex(),
@@ -80,15 +80,15 @@ class SettleRequest:
     def decode(cls, data: bytes) -> Self:
         """Undo :meth:`encode`; nothing is verified but the form."""
         value = parse(data, "request to settle")
-        if set(value) != {"genesis", "links", "evaluations", "model", "link", "reward"}:
-            raise ProtocolError("A request to settle must hold genesis, links, evaluations, model, link and reward")
+        if set(value) != {"initial", "links", "evaluations", "model", "link", "reward"}:
+            raise ProtocolError("A request to settle must hold initial, links, evaluations, model, link and reward")
         if not isinstance(value["links"], list) or not isinstance(value["evaluations"], list):
             raise ProtocolError("Links and evaluations must be lists")
         if not isinstance(value["link"], str) or not str(value["reward"]).isdecimal():
             raise ProtocolError("The link must be text, the reward a decimal number of wei")
         return cls(
-            unhex(value["genesis"], 32, "genesis"),
-            tuple(_endorsed(item) for item in value["links"]),
+            unhex(value["initial"], 32, "initial"),
+            tuple(endorsed_link(item) for item in value["links"]),
             tuple(Signed.from_dict(Evaluation, item) for item in value["evaluations"]),
             unhex(value["model"], 32, "model"),
             value["link"],
@@ -170,7 +170,8 @@ def check_settlement(ticket: Ticket, request: SettleRequest) -> Settlement:
     if covenant is None:
         raise ProtocolError("This task has no ledger, so there is nothing to settle")
     where = ticket.label.domain
-    head, accepted = _check_chain(request, roster, covenant, where)
+    genesis = genesis_of(request.initial, ticket.config, roster)
+    head, accepted = _check_chain(request, genesis, roster, covenant, where)
     accuracy_bps = _accuracy(ticket, request, covenant) if covenant.accuracy_bps else 0
     if accuracy_bps < covenant.accuracy_bps:
         raise VerificationError(
@@ -190,10 +191,10 @@ def accuracy_of(evaluations: Sequence[Evaluation]) -> int:
 
 
 def _check_chain(
-    request: SettleRequest, roster: Roster, covenant: Covenant, where: Domain
+    request: SettleRequest, genesis: bytes, roster: Roster, covenant: Covenant, where: Domain
 ) -> tuple[bytes, dict[int, int]]:
     """Return the last block's hash, and how many accepted blocks hold each party's submission."""
-    head, accepted = request.genesis, Counter[int]()
+    head, accepted = genesis, Counter[int]()
     for link, endorsement in request.links:
         if link.block.parent != head:
             raise VerificationError("The blocks do not form a chain from the genesis")
@@ -214,18 +215,14 @@ def _accuracy(ticket: Ticket, request: SettleRequest, covenant: Covenant) -> int
             raise VerificationError("An evaluation belongs to another task or model")
         if not last < value.party < len(roster.parties) or not roster.parties[value.party].has(COMMITTEE):
             raise VerificationError("Evaluations must be of different members of the committee, in order")
+        if value.accuracy_bps > BPS or not value.examples:
+            raise VerificationError("An evaluation must state an accuracy of at most 100 %, on at least one example")
         signed.verify(roster.parties[value.party].address, ticket.label.domain)
         values.append(value)
         last = value.party
     if len(values) < covenant.quorum:
         raise VerificationError(f"{len(values)} members judged the model; the quorum is {covenant.quorum}")
     return accuracy_of(values)
-
-
-def _endorsed(item: object) -> tuple[Link, Endorsement]:
-    if not isinstance(item, list) or len(item) != 2 or not all(isinstance(part, Mapping) for part in item):
-        raise ProtocolError("A link must come with its endorsement")
-    return Link.from_dict(item[0]), Endorsement.from_dict(item[1])
 
 
 def unpack_answer(value: Mapping[str, Any]) -> tuple[bytes, bytes]:

@@ -12,13 +12,15 @@ from flbc.crypto.signing import keccak256
 from flbc.election import alpha
 from flbc.errors import FlbcError, PolicyError, ProtocolError, RosterError, StaleLabelError, VerificationError
 from flbc.node import Policy
-from flbc.node.committee import AttestRequest, Entry, ranking
+from flbc.node.committee import AttestRequest, Entry, Link, ranking
 from flbc.node.covenant import Beacon, Covenant, default_quorum
 from flbc.node.draw import check_draw, make_draw
 from flbc.node.endorsement import Endorsement, check_endorsement
+from flbc.node.memory import KEPT_TASKS
+from flbc.node.ticket import paillier_keys
 from flbc.round import Signed, Vote
-from tests.support.committee import CHAIN_ID, COVENANT, GENESIS, HUB, SEED, Committee, tampered
-from tests.support.parties import HOSPITALS, KEY_BITS
+from tests.support.committee import CHAIN_ID, COVENANT, HUB, INITIAL, SEED, Committee, tampered
+from tests.support.parties import HOSPITALS, KEY_BITS, identity
 
 ROLES = ("committee", "hospital")
 Make = Callable[..., Committee]
@@ -182,14 +184,70 @@ def test_a_server_cannot_choose_the_leader_with_a_false_parent(committee: Make) 
     ticket = m.ticket(2)
     honest = m.request(ticket, m.c.train_all(ticket))
     assert honest.previous is not None
-    summaries = honest.previous.submissions
+    link, endorsement = honest.previous
+    summaries = link.submissions
+    forged = replace(link.block, hidden=keccak256(b"x"))
     for previous in (
         None,
-        replace(honest.previous, submissions=(replace(summaries[0], draw=0), *summaries[1:])),
-        replace(honest.previous, block=replace(honest.previous.block, hidden=keccak256(b"x"))),
+        (replace(link, submissions=(replace(summaries[0], draw=0), *summaries[1:])), endorsement),
+        (replace(link, block=forged), endorsement),
     ):
         with pytest.raises(VerificationError):
             m.attester(HOSPITALS[0]).attest(ticket, replace(honest, previous=previous))
+
+
+def test_a_parent_that_no_quorum_signed_is_none(committee: Make) -> None:
+    """A made-up parent with chosen draws, and everything after it consistent: the server would choose the leader."""
+    m = committee()
+    _, _, good = m.round(1)
+    link = m.links.pop()[0]
+    summaries = tuple(replace(entry, draw=i) for i, entry in enumerate(link.submissions))
+    hashes = tuple(entry.hash(link.block.label) for entry in summaries)
+    made_up = Link(replace(link.block, submissions=hashes), summaries)
+    m.links.append((made_up, good))
+    second = m.ticket(2)
+    with pytest.raises(VerificationError):
+        m.endorse(second, m.request(second, m.c.train_all(second)))
+
+
+def test_the_chain_does_not_go_back(committee: Make) -> None:
+    m = committee()
+    m.round(1)
+    m.round(2)
+    newest = m.links.pop()
+    m.links.pop()
+    ticket = m.ticket(3)  # as if the first two blocks had never been
+    with pytest.raises(StaleLabelError, match="does not go back"):
+        m.endorse(ticket, m.request(ticket, m.c.train_all(ticket)))
+    assert newest
+
+
+def test_an_old_label_gets_no_second_submission_after_other_tasks(committee: Make) -> None:
+    """A server that starts task after task, until the node forgets the first, and asks again: that costs a stake."""
+    m = committee()
+    first = m.c.task
+    ticket = m.ticket()
+    kept = m.c.train("cleveland", ticket).submission
+    for number in range(KEPT_TASKS + 1):
+        m.c.task = keccak256(b"task %d" % number)
+        m.c.train("cleveland", m.ticket())
+    m.c.task = first
+    with pytest.raises(StaleLabelError):
+        m.c.train("cleveland", m.ticket())
+    assert kept is not None
+
+
+def test_an_authority_in_the_committee_is_refused(committee: Make) -> None:
+    """It would be sent every single ciphertext, and it holds the key."""
+    m = committee(replace(COVENANT, quorum=4))
+    other = identity("authority", ("authority", "committee"), m.c.key)
+    m.c.me["authority"] = other
+    pinned = {**(m.c.pins.parties or {}), "authority": other.party(m.c.key.public.fingerprint)}
+    m.c.pins = replace(m.c.pins, parties=pinned)
+    m.c.keys = paillier_keys(m.c.key.public, m.c.authority().scheme_key())
+    ticket = m.ticket()
+    with pytest.raises(ProtocolError, match="the authority serves in no other role"):
+        m.c.participant("cleveland").must_train(ticket, ticket.label.model)
 
 
 def test_no_stake_no_lead(committee: Make) -> None:
@@ -219,7 +277,7 @@ def test_a_draw_is_bound_to_its_party_height_and_seed(committee: Make) -> None:
 
 def test_ranking_of_height_1_needs_no_message(committee: Make) -> None:
     m = committee()
-    assert len(ranking(m.c.roster, m.covenant, Beacon(SEED, 1, GENESIS), None)) == 4
+    assert len(ranking(m.c.roster, m.covenant, Beacon(SEED, 1, m.genesis, INITIAL), None)) == 4
 
 
 # ---------------------------------------------------------------------- what a ticket may say

@@ -131,7 +131,7 @@ def test_submitting_at_once_gives_one_submission(consortium: Any) -> None:
 
 def test_only_the_newest_tasks_updates_stay_on_disk(consortium: Any) -> None:
     c = consortium()
-    for _ in range(6):
+    for _ in range(KEPT_TASKS + 3):
         c.task = secrets.token_bytes(32)
         c.train("hungary", c.ticket())
     with closing(sqlite3.connect(c.folder / "hungary" / "memory.sqlite")) as db:

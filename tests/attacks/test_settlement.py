@@ -15,7 +15,7 @@ from flbc.node.committee import Link
 from flbc.node.settlement import SettleRequest, check_settlement
 from flbc.round import Signed
 from flbc.tokens import Evaluation
-from tests.support.committee import COVENANT, GENESIS, Committee
+from tests.support.committee import COVENANT, INITIAL, Committee
 from tests.support.parties import HOSPITALS
 
 MODEL = keccak256(b"final model")
@@ -36,7 +36,7 @@ def settled(consortium: Any) -> Make:
         m.round(2)
         ticket = m.ticket(2)
         signed = [m.judge(n).evaluate(ticket, MODEL, ACCURACIES[n], SIZES[n]) for n in HOSPITALS]
-        return m, ticket, SettleRequest(GENESIS, tuple(m.links), tuple(signed), MODEL, "ipfs://x", REWARD)
+        return m, ticket, SettleRequest(INITIAL, tuple(m.links), tuple(signed), MODEL, "ipfs://x", REWARD)
 
     return make
 
@@ -57,13 +57,13 @@ def test_honest_settlement(settled: Make) -> None:
 
 
 def test_shares_by_examples(settled: Make) -> None:
-    _, ticket, request = settled(payout="examples")
-    parties = tuple(replace(p, examples=SIZES.get(p.name, 0)) for p in ticket.roster.parties)
-    roster = replace(ticket.roster, parties=parties)
-    ticket = replace(ticket, roster=roster, label=replace(ticket.label, roster=roster.hash))
+    """Every hospital declares 50 examples; with one block missed the share is smaller."""
+    m, ticket, request = settled(payout="examples")
     rows = unpack_all(PackedPayout, check_settlement(ticket, request).payouts)
-    paid = {roster.parties[row.party].name: row.amount for row in rows}
-    assert {name: round(amount * 100 / REWARD) for name, amount in paid.items()} == SIZES
+    assert sorted(row.amount for row in rows) == [REWARD // 4] * 3 + [REWARD // 4 + 1]
+    names = [ticket.roster.parties[row.party].name for row in rows]
+    assert names == sorted(HOSPITALS)
+    assert m.covenant.payout == "examples"
 
 
 def test_the_wire_form_round_trips(settled: Make) -> None:
@@ -87,7 +87,10 @@ LIES: dict[str, Callable[[SettleRequest], SettleRequest]] = {
     "only the best evaluations": lambda r: replace(r, evaluations=r.evaluations[2:]),
     "a block left out": lambda r: replace(r, links=r.links[1:]),
     "the blocks in another order": lambda r: replace(r, links=r.links[::-1]),
-    "another genesis": lambda r: replace(r, genesis=keccak256(b"x")),
+    "another genesis": lambda r: replace(r, initial=keccak256(b"x")),
+    "early blocks dropped, their head as genesis": lambda r: replace(
+        r, initial=r.links[0][0].block.hash, links=r.links[1:]
+    ),
     "no block": lambda r: replace(r, links=()),
     "a submission taken away": lambda r: _without(r),
     "a block without votes": lambda r: _unsigned(r),
@@ -111,6 +114,18 @@ def test_nobody_signs_a_false_settlement(settled: Make, lie: str) -> None:
     for name in HOSPITALS:
         with pytest.raises(VerificationError):
             m.judge(name).settle(ticket, LIES[lie](request))
+
+
+def test_an_accuracy_beyond_100_percent_counts_for_nothing(settled: Make) -> None:
+    """Signed by a dishonest member itself; it would lift the mean over any bar."""
+    m, ticket, request = settled()
+    liar = ticket.roster.index("zurich")
+    for bps, examples in ((30_000, 40), (5_000, 0)):
+        value = Evaluation(ticket.label.task, MODEL, liar, bps, examples)
+        signed = Signed.make(value, m.c.me["zurich"].keys.signing, ticket.label.domain)
+        false = replace(request, evaluations=(*request.evaluations[:-1], signed))
+        with pytest.raises(VerificationError, match="at most 100 %"):
+            m.judge("cleveland").settle(ticket, false)
 
 
 def test_below_the_bar_nobody_signs(settled: Make) -> None:

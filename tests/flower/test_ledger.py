@@ -87,7 +87,7 @@ def test_a_task_below_the_bar_is_not_settled(grid: Grids, book: MemoryBook, capl
 def first_leader(book: MemoryBook) -> list[str]:
     covenant = Covenant.of(book.config)
     assert covenant is not None
-    ranked = ranking(book.roster, covenant, Beacon(book.seed, 1, bytes(32)), None)
+    ranked = ranking(book.roster, covenant, Beacon(book.seed, 1, bytes(32), bytes(32)), None)
     return [book.roster.parties[c.index].name for c in ranked]
 
 

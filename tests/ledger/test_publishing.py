@@ -48,7 +48,7 @@ def test_publish_start_and_seed(made: Consortium, outbox: Outbox) -> None:
     assert publishing.published(made.hub, keccak256(b"another"), 0) == []
     publishing.start(made.hub, outbox, task, file, made.publisher.keys.signing)
     seed = publishing.draw_seed(made.hub, outbox, task)
-    found = publishing.started(made.hub, task, made.config, made.roster)
+    found = publishing.started(made.hub, task, made.config, made.roster, made.model)
     assert (found.task, found.genesis, found.seed, found.reward) == (task, made.genesis, seed, 7)
 
 
@@ -110,7 +110,7 @@ def test_other_terms_than_the_runs_are_refused(made: Consortium, changes: dict[s
     made.send("start", made.publisher.account, made.start_call(**terms))
     made.draw_seed()
     with pytest.raises(LedgerError, match="was published with other terms"):
-        publishing.started(made.hub, made.task, made.config, made.roster)
+        publishing.started(made.hub, made.task, made.config, made.roster, made.model)
 
 
 def test_other_participants_than_the_rosters_are_refused(made: Consortium) -> None:
@@ -120,7 +120,7 @@ def test_other_participants_than_the_rosters_are_refused(made: Consortium) -> No
     made.start()
     made.draw_seed()
     with pytest.raises(LedgerError, match="other participants or stakes"):
-        publishing.started(made.hub, made.task, made.config, made.roster)
+        publishing.started(made.hub, made.task, made.config, made.roster, made.model)
 
 
 def test_a_task_whose_deadline_has_passed(made: Consortium) -> None:
@@ -132,4 +132,4 @@ def test_a_task_whose_deadline_has_passed(made: Consortium) -> None:
 
     pass_time(made.chain, made.deadline)
     with pytest.raises(LedgerError, match="has passed"):
-        publishing.started(made.hub, made.task, made.config, made.roster)
+        publishing.started(made.hub, made.task, made.config, made.roster, made.model)

@@ -8,7 +8,7 @@ from typing import Any
 from flbc.crypto.signing import keccak256
 from flbc.node.authority import OpenRequest
 from flbc.node.committee import Attestation, Attester, AttestRequest, Entry, Link, Summary, ranking
-from flbc.node.covenant import Beacon, Covenant
+from flbc.node.covenant import Beacon, Covenant, genesis_of
 from flbc.node.endorsement import Endorsement
 from flbc.node.participant import Reply
 from flbc.node.settlement import Judge
@@ -17,7 +17,7 @@ from flbc.round import Block, RoundLabel, Submission
 from tests.support.parties import HOSPITALS, Consortium
 
 CHAIN_ID, HUB = 424242, b"\x22" * 20
-SEED, GENESIS = keccak256(b"seed"), keccak256(b"genesis")
+SEED, INITIAL = keccak256(b"seed"), keccak256(b"initial arrays")
 COVENANT = Covenant(3, "vrf", "equal", 5000, "software, not hardware", dict.fromkeys(HOSPITALS, 10**9))
 
 
@@ -36,8 +36,12 @@ class Committee:
 
     @property
     def beacon(self) -> Beacon:
-        parent = self.links[-1][0].block.hash if self.links else GENESIS
-        return Beacon(SEED, len(self.links) + 1, parent)
+        parent = self.links[-1][0].block.hash if self.links else self.genesis
+        return Beacon(SEED, len(self.links) + 1, parent, INITIAL)
+
+    @property
+    def genesis(self) -> bytes:
+        return genesis_of(INITIAL, self.c.config, self.c.roster)
 
     def ticket(self, round_: int = 1, attempt: int = 0, **changes: Any) -> Ticket:
         beacon = changes.pop("beacon", self.beacon)
@@ -67,7 +71,7 @@ class Committee:
         index = ticket.roster.index(leader or self.ranked(ticket)[0])
         hashes = tuple(e.submission.hash for e in entries)
         block = Block(self.beacon.parent, ticket.label.hash, index, hashes, (), keccak256(hidden))
-        return AttestRequest(block, entries, (), self.links[-1][0] if self.links else None)
+        return AttestRequest(block, entries, (), self.links[-1] if self.links else None)
 
     def endorse(self, ticket: Ticket, request: AttestRequest, *names: str) -> Endorsement:
         leader = ticket.roster.parties[request.block.leader].name

@@ -24,6 +24,7 @@ class MemoryBook:
     records: list[RoundRecord] = field(default_factory=list)
     settled: SettleRecord | None = None
     closed: bool = False
+    out: frozenset[str] = frozenset()
     seed: bytes = keccak256(b"seed")
 
     def stakes(self, parties: Sequence[Party]) -> dict[str, int]:
@@ -31,7 +32,12 @@ class MemoryBook:
 
     def start(self, config: TaskConfig, roster: Roster, model: bytes) -> Started:
         self.config, self.roster = config, roster
-        return Started(secrets.token_bytes(32), Genesis(model, config.hash, roster.hash).hash, self.seed, self.reward)
+        return Started(
+            secrets.token_bytes(32), Genesis(model, config.hash, roster.hash).hash, self.seed, self.reward, model
+        )
+
+    def suspended(self) -> frozenset[str]:
+        return self.out
 
     def record(self, record: RoundRecord) -> None:
         self.records.append(record)
