@@ -107,6 +107,9 @@ class PaymentAudit:
             which = f"settlement.evaluations[{index}]"
             may = lineup.has(entry.party, _COMMITTEE)
             self.doubts.unless(may, which, f"{lineup.name(entry.party)} is not in the committee")
+            # One impossible accuracy would outweigh the others in the mean.
+            possible = entry.accuracy_bps <= _MAX_BPS and entry.examples > 0
+            self.doubts.unless(possible, which, "states more than 100 %, or was made on no example")
             with self.doubts.about(which):
                 value = entry.signed(self.history.task, record.model).value
                 lineup.check(value, compact(entry.signature), entry.party, terms.where)
@@ -116,8 +119,10 @@ class PaymentAudit:
             return
         if len(entries) < terms.covenant.quorum:
             raise VerificationError(f"{len(entries)} members judged the model; the quorum is {terms.covenant.quorum}")
-        examples = sum(entry.examples for entry in entries)
-        mean = sum(entry.accuracy_bps * entry.examples for entry in entries) // examples
+        if any(entry.accuracy_bps > _MAX_BPS or not entry.examples for entry in entries):
+            raise VerificationError("an evaluation states more than 100 %, or is on no example")
+        judged = [(entry.party, entry.accuracy_bps, entry.examples) for entry in entries]
+        mean = accuracy_of(judged, [party.examples for party in lineup.roster.parties])
         self.doubts.same("settlement.accuracy_bps", record.accuracy_bps, mean)
         reached = bar <= record.accuracy_bps <= _MAX_BPS
         self.doubts.unless(reached, "settlement.accuracy_bps", f"{record.accuracy_bps}; the task wants {bar}")

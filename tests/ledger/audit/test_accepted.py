@@ -120,6 +120,7 @@ def test_an_opener_that_the_configuration_does_not_name(begin):
     ("settle", "message"),
     [
         (lambda run: run.make_settlement(accuracy_bps=9000), "settlement.accuracy_bps: is 9000, but 81"),
+        (lambda run: run.make_settlement([7000, 7000, 10_400]), "evaluations[2]: states more than 100 %"),
         (lambda run: run.make_settlement([9000, 9000]), "2 members judged the model; the quorum is 3"),
         (
             lambda run: run.make_settlement(amounts={run.hospitals[0]: run.setting.reward}),
