@@ -106,8 +106,11 @@ def attest(session: Session, chain: Chain, ticket: Ticket, request: AttestReques
     ------
     UnsignedError
         If the leader is silent or too few members sign.
+    LedgerError
+        If the ledger refused an earlier block: nothing after it can be recorded, so nothing more is opened.
     """
     block, roster = request.block, ticket.roster
+    chain.book.check()
     name = roster.parties[block.leader].name
     members = {party.name for _, party in roster.with_role(COMMITTEE)} | {name}
     nodes = {n: card.party.name for n, card in session.directory.cards(session.grid).items()}
@@ -116,6 +119,8 @@ def attest(session: Session, chain: Chain, ticket: Ticket, request: AttestReques
     header, body = request.to_wire()
     parts = {**ticket.to_wire(), "request": header}
     messages = [wire.request(wire.ATTEST, parts, node, ticket.label.round, body) for node in asked]
+
+    told: set[int] = set()
 
     def gathered(replies: Mapping[int, Message]) -> tuple[bytes, bytes, list[tuple[int, bytes]]]:
         leader, proof, votes = b"", b"", {}
@@ -134,13 +139,14 @@ def attest(session: Session, chain: Chain, ticket: Ticket, request: AttestReques
                     vote.verify(roster.parties[index].address, ticket.label.domain)
                     votes[index] = answer.vote
             except FlbcError as error:
-                log(WARNING, "flbc: the answer of %s is left out: %s", nodes[node], error)
+                if node not in told:
+                    log(WARNING, "flbc: the answer of %s is left out: %s", nodes[node], error)
+                told.add(node)
         return leader, proof, sorted(votes.items())
 
     def enough(replies: Mapping[int, Message]) -> bool:
-        good = {nodes[node] for node, message in replies.items() if not message.has_error()}
-        voters = sum(party.has(COMMITTEE) and party.name in good for party in roster.parties)
-        return name in good and voters >= chain.covenant.quorum
+        leader, _, votes = gathered(replies)
+        return bool(leader) and len(votes) + roster.parties[block.leader].has(COMMITTEE) >= chain.covenant.quorum
 
     replies = exchange(session.grid, messages, timeout, enough)
     for node, message in replies.items():
@@ -172,11 +178,9 @@ def _check_proof(chain: Chain, proof: bytes, name: str, ticket: Ticket) -> None:
     """Check the leader's proof for this height against the draw that its parent block recorded."""
     beacon = chain.beacon
     index = ticket.roster.index(name)
-    draw = vrf.draw_of(vrf.beta_of(proof[33:])) if beacon.height == 1 else None
-    if chain.last is not None:
-        draw = next(entry.draw for entry in chain.last.submissions if entry.party == index)
-    if draw is None:
-        raise ProtocolError("the leader has no draw")
+    recorded = {} if chain.last is None else {entry.party: entry.draw for entry in chain.last.submissions}
+    # Elected by a public draw, the leader has none in the parent; its proof only shows whose key it is.
+    draw = recorded.get(index, vrf.draw_of(vrf.beta_of(proof[33:])))
     check_draw(proof, ticket.roster.parties[index], beacon.seed, beacon.height, draw)
 
 

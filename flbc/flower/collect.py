@@ -88,6 +88,9 @@ class Collector:
 
     def _size_class(self, asked: float) -> float:
         """Return a requested size class; :class:`ProtocolError` unless it is a power of two that is needed."""
+        config = self.session.config
+        if config.privacy is not None or config.codec["max_examples"] is not None:
+            raise ProtocolError("it asks for a size class, and this task has none")
         if not self.ticket.frame.max_weight < asked <= MAX_WEIGHT or math.frexp(asked)[0] != 0.5:
             raise ProtocolError("it asks for a size class that is none, or that holds already")
         return asked

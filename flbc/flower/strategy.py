@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from logging import INFO, WARNING
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.logger import log
@@ -111,7 +112,7 @@ class SecureStrategy(Strategy):
             shown = ", ".join(self.reveal_metrics) or "none"
             log(INFO, "\t│\t└── Metrics in clear, outside epsilon: %s", shown)
         if self.ledger is not None:
-            where, bar = self.ledger.url, self.ledger.accuracy
+            where, bar = urlsplit(self.ledger.url).hostname or "embedded", self.ledger.accuracy  # paths may be keys
             log(INFO, "\t│\t├── Ledger: %s; election: %s", where, self.ledger.election)
             paid = f"if the accuracy reaches {bar:g}" if bar else "for the rounds alone"
             log(INFO, "\t│\t└── Reward: %g ether, split by %s, %s", self.ledger.reward, self.ledger.payout, paid)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..crypto.signing import keccak256
 from ..errors import VerificationError
+from ..node.settlement import accuracy_of
 from ..tokens import ModelToken, Result
 from .audit_task import Lineup, Terms
 from .doubts import Clock, Doubts

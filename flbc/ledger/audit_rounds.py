@@ -90,6 +90,13 @@ class RoundAudit:
         doubts.same("state.height", state.height, len(history.blocks))
         doubts.same("state.head", state.head, self.head)
         doubts.same("state.round and attempt", (state.round, state.attempt), self._last)
+        unopened = len(history.blocks) - len(self.opened_rounds)
+        if unopened > 0:
+            note = f"{unopened} blocks have no opening on the chain: they may have been opened all the same"
+            if self.terms.mechanism is not None:
+                worst = self.terms.mechanism.epsilon_after(max(self.openings, len({b.round for b in history.blocks})))
+                note += f"; if they were, epsilon is {worst:.4g}"
+            doubts.notes.append(note)
         burnt = self.openings - len(self.opened_rounds)
         if burnt > 0:
             doubts.notes.append(f"{burnt} sums were opened or refused without a record; epsilon counts them")
@@ -180,10 +187,12 @@ class RoundAudit:
         """Check that the leader was elected, and return its place."""
         seats = self.lineup.seats
         draws = self._draws
-        if height == 1:
-            if self.history.seed is None:
-                raise VerificationError("nobody can be elected before the seed is drawn")
-            seed = self.history.seed.seed
+        if self.history.seed is None:
+            raise VerificationError("nobody can be elected before the seed is drawn")
+        if not any(
+            party < len(seats) and seats[party].stake for party in draws
+        ):  # block 1, or a parent of nobody staked
+            seed = self.history.seed.seed if height == 1 else alpha(self.history.seed.seed, height)
             draws = {i: public_draw(seed, seats[i].signer) for i, _ in self.lineup.roster.with_role(TRAIN_ROLE)}
         ranked = rank(
             Candidate(party, seats[party].signer, seats[party].stake, draw)
@@ -214,7 +223,7 @@ class RoundAudit:
         beta = vrf.verify(public, challenge, proof)
         if vrf.pack(public, challenge, proof) != record.proof:
             raise VerificationError("carries hints that are not those of the proof")
-        if height > 1 and self._draws.get(record.leader) != vrf.draw_of(beta):
+        if record.leader in self._draws and self._draws[record.leader] != vrf.draw_of(beta):
             raise VerificationError("does not give the draw that the block before recorded")
 
     def _votes(self, record: BlockRecord, vote: Vote) -> int:

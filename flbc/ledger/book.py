@@ -48,6 +48,7 @@ class ChainBook:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble = ""
+        self._refused = ""  # why nothing more can be recorded
         self._watched: dict[str, int] = {}  # blocks that may still be refused: key and round
 
     @classmethod
@@ -127,8 +128,14 @@ class ChainBook:
         return task
 
     def _published(self, file: TaskFile) -> bytes:
-        """Wait for the publisher to publish and start this very task."""
+        """Wait for the publisher to publish and start this very task.
+
+        Whoever sees the publisher's transaction could publish a copy with another reward first, so off development
+        chains the publisher has to be known.
+        """
         settings, path = self._settings, file.save()
+        if not (settings.publisher or self._hub.chain.development):
+            raise ConfigError("Name the publisher's account: Ledger(publisher='0x…') or run-config ledger.publisher")
         _LOG.info(
             "flbc: waiting up to %.0f s for the publisher: flbc task publish %s --rpc %s --key PUBLISHER.key",
             settings.publish_wait, path, self._rpc,
@@ -139,8 +146,12 @@ class ChainBook:
                 if settings.publisher not in ("", checksum_address(publisher)):
                     continue
                 # Another run of the same model with the same parties has the same genesis, but not this salt.
-                mine = task == self._hub.task_id(publisher, file.salt)
-                if mine and self._hub.task(task).status == "started":
+                if task != self._hub.task_id(publisher, file.salt):
+                    continue
+                state = self._hub.task(task)
+                if state.reward < file.reward:
+                    self._tell(f"task {task.hex()[:16]}… offers {state.reward} wei, this run asks for {file.reward}")
+                elif state.status == "started":
                     return task
             if time.monotonic() > end:
                 raise LedgerError(
@@ -165,6 +176,11 @@ class ChainBook:
         except LedgerError as error:
             self._tell(str(error))
         return self._out
+
+    def check(self) -> None:
+        """Raise :class:`LedgerError` if the contract refused a block of this run."""
+        if self._refused:
+            raise LedgerError(f"Nothing more is opened in this run: {self._refused}. Start a new one")
 
     def record(self, record: RoundRecord) -> None:
         """Queue a block; with ``require_final`` wait until nothing can undo it.
@@ -251,7 +267,8 @@ class ChainBook:
             del self._watched[key]
             if entry.state is State.REVERTED:
                 why = self._hub.chain.reverted(entry.reason or b"")
-                _LOG.warning("flbc: the block of round %d is not recorded, nor are those after it: %s", number, why)
+                self._refused = f"the block of round {number} is not recorded, nor are those after it: {why}"
+                _LOG.warning("flbc: %s", self._refused)
 
     def close(self) -> None:
         """Send what can be sent, and stop; what is queued then stays in the outbox."""

@@ -96,6 +96,10 @@ class Book(Protocol):
         """Return the names of parties that the authority of the contracts has suspended."""
         ...
 
+    def check(self) -> None:
+        """Raise :class:`~flbc.errors.LedgerError` if a block that was handed over is refused for good."""
+        ...
+
     def record(self, record: RoundRecord) -> None:
         """Write a block; returns at once unless records must be final."""
         ...

@@ -52,7 +52,7 @@ class Ledger:
     settle_wait : float (default: 60)
         Seconds to wait at the end for queued records and the settlement.
     publisher : str (default: "")
-        Account whose task is taken where the run does not publish itself; empty: whoever publishes this genesis.
+        Account whose task is taken where the run does not publish itself; needed off development chains.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ..crypto.signing import keccak256
-from ..election import Candidate, public_draw, rank
+from ..election import Candidate, alpha, public_draw, rank
 from ..encoding import Json, canonical, parse, unhex
 from ..errors import CiphertextError, ConfigError, ProtocolError, VerificationError
 from ..roster import TRAIN_ROLE, Roster
@@ -176,21 +176,23 @@ def ranking(roster: Roster, covenant: Covenant, beacon: Beacon, previous: Link |
     """Return who may lead the block that ``beacon`` announces, best first.
 
     At height 1 everybody's draw is public; later the parent's submissions carry the draws, so that the chain alone
-    shows who was elected.
+    shows who was elected. If nobody who submitted to the parent has a stake, draws are public again.
 
     Raises
     ------
     VerificationError
         If ``previous`` is not the parent.
     """
-    if beacon.height == 1:
-        draws = [(index, public_draw(beacon.seed, party.address)) for index, party in roster.with_role(TRAIN_ROLE)]
-    else:
+    parties = roster.parties
+    draws: list[tuple[int, int]] = []
+    if beacon.height > 1:
         if previous is None or previous.block.hash != beacon.parent:
             raise VerificationError("The block before this one was not sent, or it is another one")
         previous.check()
         draws = [(entry.party, entry.draw) for entry in previous.submissions]
-    parties = roster.parties
+    if not any(covenant.stake(parties[index].name) for index, _ in draws):
+        seed = beacon.seed if beacon.height == 1 else alpha(beacon.seed, beacon.height)
+        draws = [(index, public_draw(seed, party.address)) for index, party in roster.with_role(TRAIN_ROLE)]
     return rank(
         [
             Candidate(index, parties[index].address, stake, draw)

@@ -35,6 +35,8 @@ CREATE TABLE IF NOT EXISTS opened (
     task BLOB NOT NULL, round INTEGER NOT NULL, block BLOB NOT NULL, answer BLOB,
     PRIMARY KEY (task, round)) STRICT;
 """
+# Of several attempts at one height the one signed last.
+_NEWEST_SIGNED = "SELECT height, parent, block FROM signed WHERE task = ? ORDER BY height DESC, rowid DESC LIMIT 1"
 
 
 class NodeMemory:
@@ -145,21 +147,31 @@ class NodeMemory:
         ------
         StaleLabelError
             If another block was signed under this label: two of them are equivocation, and cost the stake. Or if the
-            block is below one that this node signed, or beside it with another parent: the chain would fork.
+            block is below one that this node signed, beside it with another parent, or above it and not its child:
+            what was opened and what is recorded could then be different blocks.
         """
         height, parent = place
         with self._transaction() as db:
-            top = db.execute(
-                "SELECT height, parent FROM signed WHERE task = ? ORDER BY height DESC LIMIT 1", (task,)
-            ).fetchone()
+            top = db.execute(_NEWEST_SIGNED, (task,)).fetchone()
             known = db.execute("SELECT block FROM signed WHERE label = ?", (label,)).fetchone()
-            forks = top is not None and (height < top[0] or (height == top[0] and parent != top[1]))
+            forks = top is not None and (
+                height < top[0]
+                or (height == top[0] and parent != top[1])
+                or (height == top[0] + 1 and parent != top[2])  # further above: this node missed blocks
+            )
             if known is None and not forks:
                 db.execute("INSERT INTO signed VALUES (?, ?, ?, ?, ?)", (label, task, height, parent, block))
         if known is None and forks:
-            raise StaleLabelError(f"This node signed a block at height {top[0]} before; the chain does not go back")
+            raise StaleLabelError(f"This node signed another block at height {top[0]}; the chain does not go back")
         if known is not None and known[0] != block:
             raise StaleLabelError("This node signed another block under this label; a new attempt is needed")
+
+    def check_head(self, task: bytes, height: int, head: bytes) -> None:
+        """Raise :class:`StaleLabelError` if this node signed a block of the task that a chain with this end lacks."""
+        with self._transaction() as db:
+            top = db.execute(_NEWEST_SIGNED, (task,)).fetchone()
+        if top is not None and (top[0] > height or (top[0] == height and top[2] != head)):
+            raise StaleLabelError(f"The chain lacks the block at height {top[0]} that this node signed")
 
     # ------------------------------------------------------------------ opening (S8, S20)
     def reserve(

@@ -71,6 +71,9 @@ class Policy:
         server may start as many tasks as it likes, each with its own budget.
     reveal_metrics : tuple of str or None (default: ())
         With differential privacy, metrics that may leave in clear; None accepts what the task names.
+    min_committee : int (default: 3)
+        Fewest committee members of a task with a ledger. A server chooses who of the pinned parties takes part, so a
+        small committee may be one dishonest member.
     hub : str (default: "")
         When set, only tasks of this TaskHub contract are accepted, ``0x`` and 40 hexadecimal digits.
     chain_id : int (default: 0)
@@ -91,6 +94,7 @@ class Policy:
     max_clip_norm: float = math.inf
     max_total_epsilon: float = math.inf
     reveal_metrics: tuple[str, ...] | None = ()
+    min_committee: int = 3
     hub: str = ""
     chain_id: int = 0
 
@@ -123,6 +127,13 @@ class Policy:
             else:
                 values[names[key]] = value
         return cls(**values)
+
+    def check_committee(self, members: int) -> None:
+        """Raise :class:`PolicyError` unless a task's committee is large enough."""
+        if members < self.min_committee:
+            raise PolicyError(
+                f"This node's policy needs {self.min_committee} committee members, the task has {members}"
+            )
 
     def check_chain(self, chain_id: int, hub: bytes) -> None:
         """Raise :class:`PolicyError` unless tasks of this chain and hub (0 and zeros: no ledger) are accepted."""
@@ -198,7 +209,7 @@ class Pins:
     @classmethod
     def development(cls) -> Self:
         """Return the pins of simulated nodes: every party must be the one derived from the public mnemonic."""
-        return cls(None, Policy(min_key_bits=2048, reveal_metrics=None))
+        return cls(None, Policy(min_key_bits=2048, reveal_metrics=None, min_committee=1))
 
     def check(self, party: Party) -> None:
         """Raise :class:`RosterError` unless ``party`` is pinned with exactly these keys and roles.

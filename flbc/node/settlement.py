@@ -153,6 +153,7 @@ class Judge:
         """
         admit(ticket, self.me, self.pins, self.memory)
         settled = check_settlement(ticket, request)
+        self.memory.check_head(ticket.label.task, len(request.links), settled.token.head)
         where, key = ticket.label.domain, self.me.keys.signing
         vote = Signed.make(settled.result, key, where).signature if COMMITTEE in self.me.roles else b""
         return Signed.make(settled.token, key, where).signature, vote
@@ -185,9 +186,21 @@ def check_settlement(ticket: Ticket, request: SettleRequest) -> Settlement:
     return Settlement(token, Result(token.hash, keccak256(judged), keccak256(paid)), judged, paid)
 
 
-def accuracy_of(evaluations: Sequence[Evaluation]) -> int:
-    """Return the mean accuracy in hundredths of a per cent, weighted by examples, rounded down."""
-    return sum(e.accuracy_bps * e.examples for e in evaluations) // sum(e.examples for e in evaluations)
+def accuracy_of(judged: Sequence[tuple[int, int, int]], declared: Sequence[int]) -> int:
+    """Return the mean accuracy in hundredths of a per cent, weighted by examples, rounded down.
+
+    Parameters
+    ----------
+    judged : sequence of (int, int, int)
+        Party, accuracy in hundredths of a per cent, examples it was measured on.
+    declared : sequence of int
+        Declared examples of every party of the roster. A member's examples are its own word, so they count up to what
+        it declared before the task; those of a member that declared none, up to the largest declaration. Otherwise
+        one member could decide alone.
+    """
+    largest = max(declared, default=0)
+    weights = [min(examples, declared[party] or largest or examples) for party, _, examples in judged]
+    return sum(bps * weight for (_, bps, _), weight in zip(judged, weights, strict=True)) // sum(weights)
 
 
 def _check_chain(
@@ -222,7 +235,8 @@ def _accuracy(ticket: Ticket, request: SettleRequest, covenant: Covenant) -> int
         last = value.party
     if len(values) < covenant.quorum:
         raise VerificationError(f"{len(values)} members judged the model; the quorum is {covenant.quorum}")
-    return accuracy_of(values)
+    judged = [(value.party, value.accuracy_bps, value.examples) for value in values]
+    return accuracy_of(judged, [party.examples for party in roster.parties])
 
 
 def unpack_answer(value: Mapping[str, Any]) -> tuple[bytes, bytes]:

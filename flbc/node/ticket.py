@@ -128,6 +128,8 @@ def admit(ticket: Ticket, me: Identity, pins: Pins, memory: NodeMemory) -> int:
     pins.policy.check(ticket.config)
     pins.policy.check_chain(ticket.label.chain_id, ticket.label.hub)
     check_covenant(ticket.config, ticket.roster, ticket.label, ticket.beacon)
+    if ticket.beacon is not None:
+        pins.policy.check_committee(len(ticket.roster.with_role("committee")))
     if ticket.config.mode != "authority":
         raise ProtocolError("This version of flbc knows no other mode of opening than 'authority'")
     sum_spec(ticket.config)  # refuses a configuration that contradicts itself

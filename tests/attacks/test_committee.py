@@ -17,6 +17,7 @@ from flbc.node.covenant import Beacon, Covenant, default_quorum
 from flbc.node.draw import check_draw, make_draw
 from flbc.node.endorsement import Endorsement, check_endorsement
 from flbc.node.memory import KEPT_TASKS
+from flbc.node.settlement import SettleRequest
 from flbc.node.ticket import paillier_keys
 from flbc.round import Signed, Vote
 from tests.support.committee import CHAIN_ID, COVENANT, HUB, INITIAL, SEED, Committee, tampered
@@ -319,6 +320,38 @@ def test_default_quorums_of_two_thirds_always_share_an_honest_member(members: in
     quorum = default_quorum(members)
     assert members < 2 * quorum <= 2 * members
     assert 2 * quorum - members > (members - 1) // 3
+
+
+def test_a_committee_of_one_is_refused(committee: Make) -> None:
+    """The server chooses who takes part; with one colluding member left, its vote would be the quorum."""
+    m = committee(replace(COVENANT, quorum=1), roles=("hospital",))
+    member = identity("watch", ("committee",))
+    m.c.me["watch"] = member
+    m.c.pins = replace(m.c.pins, parties={**(m.c.pins.parties or {}), "watch": member.party()})
+    ticket = m.ticket()
+    with pytest.raises(PolicyError, match="needs 3 committee members, the task has 1"):
+        m.c.participant("cleveland").must_train(ticket, ticket.label.model)
+
+
+def test_what_was_opened_must_be_what_is_recorded(committee: Make) -> None:
+    """Two attempts, both signed: the server opens the second with everybody and records the first without one."""
+    m = committee()
+    first = m.ticket(1)
+    replies = m.c.train_all(first)
+    short = m.request(first, {name: replies[name] for name in HOSPITALS[:3]})
+    recorded = (short, m.endorse(first, short))
+    second = m.ticket(1, 1)
+    again = {name: m.c.participant(name).submit(second) for name in HOSPITALS}
+    m.endorse(second, m.request(second, again))
+    m.append(*recorded)
+    following = m.ticket(2)
+    with pytest.raises(StaleLabelError, match="another block at height 1"):
+        m.endorse(following, m.request(following, m.c.train_all(following)))
+    end = SettleRequest(INITIAL, tuple(m.links), (), keccak256(b"model"), "", 10**18)
+    judged = replace(end, evaluations=tuple(m.judge(n).evaluate(following, end.model, 0.9, 9) for n in HOSPITALS))
+    for name in HOSPITALS:
+        with pytest.raises(StaleLabelError, match="lacks the block"):
+            m.judge(name).settle(following, judged)
 
 
 def test_policy_pins_chain_and_hub(committee: Make) -> None:

@@ -12,7 +12,7 @@ from flbc.crypto.signing import keccak256
 from flbc.errors import FlbcError, ProtocolError, VerificationError
 from flbc.ledger.packing import PackedPayout, unpack_all
 from flbc.node.committee import Link
-from flbc.node.settlement import SettleRequest, check_settlement
+from flbc.node.settlement import SettleRequest, accuracy_of, check_settlement
 from flbc.round import Signed
 from flbc.tokens import Evaluation
 from tests.support.committee import COVENANT, INITIAL, Committee
@@ -126,6 +126,18 @@ def test_an_accuracy_beyond_100_percent_counts_for_nothing(settled: Make) -> Non
         false = replace(request, evaluations=(*request.evaluations[:-1], signed))
         with pytest.raises(VerificationError, match="at most 100 %"):
             m.judge("cleveland").settle(ticket, false)
+
+
+def test_no_member_decides_the_accuracy_alone(settled: Make) -> None:
+    """Examples are a member's own word: they count up to what it declared before the task (here 50 each)."""
+    _, ticket, _ = settled(accuracy_bps=0)
+    parties = ticket.roster.parties
+    assert {p.examples for p in parties if p.has("hospital")} == {50}
+    declared = [p.examples for p in parties]
+    honest = [(i, 1000, 50) for i, p in enumerate(parties) if p.has("hospital")]
+    liar = honest[0][0]
+    assert accuracy_of([(liar, 10_000, 2**32 - 1), *honest[1:]], declared) == (10_000 + 3 * 1000) // 4
+    assert accuracy_of([(liar, 0, 2**32 - 1), *honest[1:]], declared) == 750
 
 
 def test_below_the_bar_nobody_signs(settled: Make) -> None:

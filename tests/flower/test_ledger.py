@@ -210,6 +210,28 @@ def test_parties_without_stake_do_not_lead(grid: Grids, book: MemoryBook) -> Non
     assert {leader_name(book, h) for h in (1, 2)} == {"node-2"}
 
 
+def test_after_a_refused_block_nothing_more_is_opened(grid: Grids, book: MemoryBook, caplog: Any) -> None:
+    def refuse(message: Message) -> Message:
+        book.refuses = book.refuses or stage_of(message) == wire.OPEN
+        return message
+
+    g = grid(reply=refuse)
+    run(secure(ledger=Ledger()), g, 3)
+    assert len(book.records) == 1
+    assert "round 2 is abandoned" in caplog.text
+    assert len([m for m in g.sent if stage_of(m) == wire.OPEN]) == 1
+
+
+def test_a_suspended_party_is_left_out(grid: Grids, book: MemoryBook) -> None:
+    book.out = frozenset({"node-1"})
+    strategy = secure(ledger=Ledger())
+    run(strategy, grid(), 2)
+    suspended = book.roster.index("node-1")
+    assert [len(r.submissions) for r in book.records] == [3, 3]
+    for record in book.records:
+        assert suspended not in {party for party, _ in record.votes} | {record.block.leader}
+
+
 def test_accuracy_on_the_chain_needs_to_be_revealed(grid: Grids, book: MemoryBook) -> None:
     privacy = Privacy(epsilon=8, unit="client", clip_norm=1.0, rounds=1)
     with pytest.raises(ConfigError, match="reveal_metrics"):

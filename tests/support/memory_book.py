@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flbc.crypto.signing import keccak256
+from flbc.errors import LedgerError
 from flbc.ledger.record import RoundRecord, SettleRecord, Started
 from flbc.roster import Party, Roster
 from flbc.task import TaskConfig
@@ -24,6 +25,7 @@ class MemoryBook:
     records: list[RoundRecord] = field(default_factory=list)
     settled: SettleRecord | None = None
     closed: bool = False
+    refuses: bool = False
     out: frozenset[str] = frozenset()
     seed: bytes = keccak256(b"seed")
 
@@ -38,6 +40,10 @@ class MemoryBook:
 
     def suspended(self) -> frozenset[str]:
         return self.out
+
+    def check(self) -> None:
+        if self.refuses:
+            raise LedgerError("an earlier block was refused")
 
     def record(self, record: RoundRecord) -> None:
         self.records.append(record)
