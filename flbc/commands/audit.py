@@ -54,8 +54,8 @@ def audit(
         show(*report_of(report))
         if from_file is not None:
             say(
-                "note: this file was compared with no chain. It agrees with itself, and so does one that somebody made up "
-                "with keys of their own: compare hub and accounts with what you know, or audit with --rpc"
+                "note: this file was compared with no chain. It agrees with itself; so does one that somebody made "
+                "up with keys of their own: compare hub and accounts with what you know, or audit with --rpc"
             )
     if not report.ok:
         raise typer.Exit(1)
