@@ -24,8 +24,9 @@ lint: .venv/.installed ## ruff: lint and format
 types: .venv/.installed ## mypy --strict
 	$(BIN)/mypy
 
-unit: .venv/.installed tools ## pytest, warnings as errors, end-to-end runs included
-	$(BIN)/pytest
+unit: .venv/.installed tools ## pytest, warnings as errors; then end-to-end runs, one at a time
+	$(BIN)/pytest -q -n auto --dist loadfile -m "not e2e"
+	$(BIN)/pytest -q -m e2e
 
 test-long: .venv/.installed tools ## More examples per property test
 	HYPOTHESIS_PROFILE=long FOUNDRY_PROFILE=long $(BIN)/pytest
