@@ -118,7 +118,10 @@ class ChainBook:
         task = self._publish(file) if self.simulation else self._published(file)
         publishing.draw_seed(self._hub, self._outbox, task, confirmations=_depth(self._hub.chain, settings))
         _LOG.info("flbc: task %s on chain %d, hub %s", task.hex(), self.chain_id, checksum_address(self.hub))
-        return publishing.started(self._hub, task, config, roster, model)
+        started = publishing.started(self._hub, task, config, roster, model)
+        self._thread = threading.Thread(target=self._pump, name="flbc-outbox", daemon=True)
+        self._thread.start()
+        return started
 
     def _publish(self, file: TaskFile) -> bytes:
         key = development.publisher_key()
@@ -162,19 +165,11 @@ class ChainBook:
 
     # ------------------------------------------------------------------ rounds
     def suspended(self) -> frozenset[str]:
-        """Return the names of parties that the authority of the contracts has suspended; as last known without a node.
+        """Return the names of parties that the authority of the contracts has suspended, as last seen.
 
-        The contract refuses a block with any signature of theirs, so a round has to do without them.
+        The contract refuses a block with any signature of theirs, so a round has to do without them. Asks no node: a
+        round waits for none.
         """
-        registry = self._hub.registry
-        try:
-            changes = registry.suspensions()
-            if changes != self._suspensions and self._roster is not None:
-                parties = self._roster.parties
-                self._out = frozenset(party.name for party in parties if registry.find(party)[1].suspended)
-                self._suspensions = changes
-        except LedgerError as error:
-            self._tell(str(error))
         return self._out
 
     def check(self) -> None:
@@ -195,7 +190,6 @@ class ChainBook:
         parties = len(record.submissions) + len(record.votes)
         self._outbox.submit(key, self._hub.submit_round(record), _ROUND_GAS + _ROUND_PARTY_GAS * parties)
         self._watched[key] = label.round
-        self._pump_in_background()
         if self._settings.require_final:
             self._wait(key, float("inf"))
 
@@ -237,20 +231,27 @@ class ChainBook:
                 self._tell(str(error))
                 time.sleep(_PUMP_SECONDS)
 
-    def _pump_in_background(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._pump, name="flbc-outbox", daemon=True)
-            self._thread.start()
-
     def _pump(self) -> None:
         while not self._stop.is_set():
             try:
                 if not self._outbox.pump():
                     self._trouble = ""
                 self._tell_refused()
+                self._look_for_suspensions()
             except FlbcError as error:
                 self._tell(str(error))
             self._stop.wait(_PUMP_SECONDS)
+
+    def _look_for_suspensions(self) -> None:
+        registry = self._hub.registry
+        changes = registry.suspensions()
+        if changes == self._suspensions or self._roster is None:
+            return
+        accounts = {party.name: registry.account_of(party.address) for party in self._roster.parties}
+        out = frozenset(name for name, who in accounts.items() if who and registry.member(who).suspended)
+        if out != self._out:
+            _LOG.warning("flbc: suspended, and left out of the rounds: %s", ", ".join(sorted(out)) or "nobody any more")
+        self._out, self._suspensions = out, changes
 
     def _tell(self, trouble: str) -> None:
         """Log what keeps records from landing, once."""
