@@ -31,6 +31,7 @@ from tests.support.chain_runs import (
     sync,
     tasks,
     transact,
+    wait_until,
 )
 from tests.support.local_grid import LocalGrid
 
@@ -151,23 +152,58 @@ def test_nodes_refuse_another_chain_in_the_label(grid: Grids, caplog: Any, chang
     assert audited().rounds == ()
 
 
+def suspend(strategy: Any, party: int, seen: Callable[[], bool]) -> None:
+    """Suspend a party in a run; the embedded chain's authority is the relayer, so the run's own outbox sends it."""
+    outbox = outbox_in(strategy)
+    with hub_on() as hub:
+        call = hub.registry.suspend(development_identity(party).keys.signing.address)
+        outbox.submit(f"suspend {party}", call, 200_000)
+    outbox.wait(f"suspend {party}")
+    wait_until(seen)
+
+
 @pytest.mark.usefixtures("chained")
-def test_a_party_is_suspended_in_mid_run(grid: Grids, caplog: Any) -> None:
-    """The contract refuses what it signs, by its number in the roster; the log says so; the publisher gets it back."""
+def test_a_party_that_is_suspended_in_mid_run_is_left_out(grid: Grids, caplog: Any) -> None:
+    strategy = secure(ledger=Ledger())
+    original = strategy.on_evaluation
 
-    def suspend() -> None:
-        # The embedded chain's authority is the relayer, so its call goes through the outbox of the run.
-        outbox = outbox_in(strategy)
-        with hub_on() as hub:
-            outbox.submit("suspend", hub.registry.suspend(development_identity(2).keys.signing.address), 200_000)
-        outbox.wait("suspend")
+    def after_round(number: int, metrics: Any) -> None:
+        original(number, metrics)
+        if number == 1:
+            suspend(strategy, 2, lambda: "left out of the rounds: node-2" in caplog.text)
 
+    strategy.on_evaluation = after_round  # type: ignore[method-assign]
+    run(strategy, grid(), 3)
+    assert strategy.settled
+    report = audited()
+    assert [row.submissions for row in report.rounds] == [4, 3, 3]
+    assert {row.name: row.blocks for row in report.payouts} == {"node-0": 3, "node-1": 3, "node-2": 1, "node-3": 3}
+
+
+@pytest.mark.usefixtures("chained")
+def test_a_block_that_a_suspended_party_signed_is_refused(grid: Grids, caplog: Any) -> None:
+    """It was suspended after it had signed: the log says so, nothing more is opened, and the escrow goes back."""
     strategy = secure(ledger=Ledger(deadline=1000))
-    run(strategy, grid(on_round(2, suspend)), 3)
+    done: list[int] = []
+
+    def signed(message: Message) -> Message:
+        if stage_of(message) == wire.ATTEST and message.metadata.group_id == "2" and not done:
+            done.append(2)
+            suspend(strategy, 2, lambda: True)
+        return message
+
+    def wait(message: Message, context: Context) -> Message:
+        if message.content["config"]["server-round"] == 3:
+            wait_until(lambda: "is not recorded" in caplog.text)
+        return default_train(message, context)
+
+    g = grid(make_app(wait), reply=signed)
+    run(strategy, g, 3)
     assert not strategy.settled
-    assert (
-        "the block of round 2 is not recorded, nor are those after it: The contract refused: Suspended" in caplog.text
-    )
+    words = "the block of round 2 is not recorded, nor are those after it: The contract refused: Suspended(party = 2)"
+    assert words in caplog.text
+    assert "round 3 is abandoned, the model is kept: Nothing more is opened in this run" in caplog.text
+    assert {m.metadata.group_id for m in g.sent if stage_of(m) == wire.OPEN} == {"1", "2"}
     assert [row.round for row in audited().rounds] == [1]
     with hub_on() as hub:
         travel(hub.chain, 1000)
@@ -186,10 +222,15 @@ class TestAway:
             original(server_round, metrics)
             if server_round == 4:
                 assert len(outbox_in(strategy).pending()) >= 3
+                assert line.waited == [], "no round asks the chain for anything: a node that hangs delays none"
                 line.up()
 
+        def down() -> None:
+            line.down()
+            line.waited.clear()
+
         strategy.on_evaluation = back  # type: ignore[method-assign]
-        result = run(strategy, grid(on_round(2, line.down)), 5)
+        result = run(strategy, grid(on_round(2, down)), 5)
         assert [result.train_metrics_clientapp[n]["flbc-survivors"] for n in range(1, 6)] == [4] * 5
         assert strategy.settled
         assert [(row.height, row.round, row.attempt) for row in audited().rounds] == [
@@ -254,7 +295,12 @@ class TestAway:
     def test_past_the_deadline_what_is_queued_is_refused_and_the_escrow_goes_back(
         self, grid: Grids, line: Line
     ) -> None:
-        run(secure(ledger=Ledger(settle_wait=0.5, deadline=1000)), grid(on_round(2, line.down)), 2)
+        def down() -> None:
+            wait_until(lambda: not outbox_in(dead).pending())  # round 1 is on the chain
+            line.down()
+
+        dead = secure(ledger=Ledger(settle_wait=0.5, deadline=1000))
+        run(dead, grid(on_round(2, down)), 2)
         line.up()
         with hub_on() as hub:
             travel(hub.chain, 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -104,14 +105,15 @@ class Line:
 
     cut: Callable[[str], bool] = lambda method: False
     lose: Callable[[str], bool] = lambda method: False
-    asked: list[str] = field(default_factory=list)
+    waited: list[str] = field(default_factory=list)  # methods that the main thread asked for
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Line:
         """Put every provider of this process behind the line."""
         original = EmbeddedProvider.make_request
 
         def request(provider: EmbeddedProvider, method: Any, params: Any) -> Any:
-            self.asked.append(method)
+            if threading.current_thread() is threading.main_thread():
+                self.waited.append(method)
             if self.cut(method):
                 raise ChainUnavailableError("The node http://test does not answer: start it with `flbc chain up`")
             answer = original(provider, method, params)
