@@ -229,9 +229,10 @@ contract Handler is World {
 
     function withdraw(uint16 party, uint8 mode, uint8 late) public {
         address from = account(party % PARTIES);
+        leave(party);
         IRegistry.Member memory m = registry.member(from);
-        uint256 free = max(m.unlockAt, m.lockedUntil);
-        if (late % 8 == 0 && m.unlockAt != 0 && time() < free) vm.warp(free);
+        if (late % 8 == 0) vm.warp(max(time(), max(m.unlockAt, m.lockedUntil)));
+        if (late % 8 == 1) vm.warp(max(time(), m.unlockAt)); // not enough if it is locked
         if (from.code.length > 0) {
             Actor(payable(from))
                 .set(Actor.Mode(mode % 3), address(registry), abi.encodeCall(Registry.withdrawStake, ()));

@@ -161,6 +161,26 @@ contract PackedTest is Base {
         if (bad == type(uint256).max) eq(got, keccak256(hashes), "hash");
     }
 
+    /// @dev The compact form leaves no room for most high s: the twin of a signature loses its top bit, and is another
+    /// number. What fits are the values from half the order up to 2^255. Nobody can sign with one on purpose, but an
+    /// address that such a "signature" recovers to can be computed, and is the signer here.
+    function test_highSThatFitsTheCompactForm() public view {
+        bytes32 r = 0x79BE667EF9DCBBAC55A06295CE870B07029BFCDB2DCE28D959F2815B16F81798; // an abscissa: the generator's
+        (, bytes32 digest) = digestOf(0, 1, 2, "content");
+        for (uint256 i; i < 3; ++i) {
+            uint256 s = i == 0 ? ORDER / 2 : i == 1 ? ORDER / 2 + 1 : type(uint256).max >> 1;
+            address signer = ecrecover(digest, 27, r, bytes32(s));
+            eq(signer != address(0), true, "the precompile takes it");
+            bytes memory seats = Packed.newSeats(1);
+            Packed.setSeat(seats, 0, signer, address(1), address(2), 3, 4, 0xff);
+            bytes memory packed = abi.encodePacked(uint16(0), uint64(1), uint32(2), bytes32("content"), r, s);
+            (, uint256 bad) = harness.submissions(packed, seats, SEPARATOR, LABEL, 1);
+            eq(bad, i == 0 ? Packed.NONE : 0, "submission");
+            packed = abi.encodePacked(uint16(0), r, s);
+            eq(harness.votes(packed, seats, digest, 1, Packed.NONE), i == 0 ? Packed.NONE : 0, "vote");
+        }
+    }
+
     // ---------------------------------------------------------------------------------------------------- votes
 
     function testFuzz_votes(uint8 count, uint256 seed, uint8 harm, uint8 role, uint8 excluded) public view {
