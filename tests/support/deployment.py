@@ -22,11 +22,38 @@ from flbc.node.rosterfile import Entry, write_roster
 PASSWORD = "correct horse battery staple"
 
 
-class Deployment:
-    """A consortium on one machine. Use as a context manager; everything is killed at the end."""
+def environment(folder: Path, name: str) -> dict[str, str]:
+    """Return the environment of somebody's processes: homes of their own, nothing from the internet."""
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(folder / "flwr" / name),
+        "FLBC_HOME": str(folder / "flbc" / name),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+    }
 
-    def __init__(self, folder: Path, hospitals: dict[str, int], key_bits: int, policy: dict[str, object]) -> None:
+
+class Deployment:
+    """A consortium on one machine. Use as a context manager; everything is killed at the end.
+
+    With ``committee`` the hospitals serve in the committee too; ``server`` is added to the SuperLink's environment.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        hospitals: dict[str, int],
+        key_bits: int,
+        policy: dict[str, object],
+        *,
+        committee: bool = False,
+        server: dict[str, str] | None = None,
+    ) -> None:
         self.folder, self.hospitals = folder, list(hospitals)
+        self.trains = ("committee", "hospital") if committee else ("hospital",)
+        self.server = server or {}
         self.keys: dict[str, PartyKeys] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.link_port, *self.node_ports = free_ports(2 + len(hospitals))
@@ -37,8 +64,8 @@ class Deployment:
             keys = PartyKeys.generate(name, paillier_bits=key_bits if name == "authority" else None)
             keystore.save(folder / f"{name}.key", keys, PASSWORD)
             self.keys[name] = keys
-            role = "authority" if name == "authority" else "hospital"
-            entries.append(Entry(keystore.read_public(folder / f"{name}.key"), (role,), hospitals.get(name, 0)))
+            public = keystore.read_public(folder / f"{name}.key")
+            entries.append(Entry(public, self.roles(name), hospitals.get(name, 0)))
         write_roster(folder / "roster.toml", entries, policy)
 
     def __enter__(self) -> Deployment:
@@ -64,17 +91,12 @@ class Deployment:
         for name in list(self.processes):
             self.kill(name)
 
+    def roles(self, name: str) -> tuple[str, ...]:
+        return ("authority",) if name == "authority" else self.trains
+
     # ------------------------------------------------------------------ processes
     def environment(self, name: str) -> dict[str, str]:
-        return {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "FLWR_HOME": str(self.home(name)),
-            "FLBC_HOME": str(self.folder / "flbc" / name),
-            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-        }
+        return environment(self.folder, name) | (self.server if name == "superlink" else {})
 
     def home(self, name: str) -> Path:
         return self.folder / "flwr" / name
@@ -86,11 +108,10 @@ class Deployment:
             )
 
     def start_node(self, name: str, number: int) -> None:
-        role = "authority" if name == "authority" else "hospital"
         config = {
             "partition-id": number,
             "num-partitions": len(self.hospitals),
-            "flbc-role": role,
+            "flbc-role": ",".join(self.roles(name)),
             "flbc-key": str(self.folder / f"{name}.key"),
             "flbc-key-password-file": str(self.folder / "password"),
             "flbc-roster": str(self.folder / "roster.toml"),
