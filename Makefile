@@ -36,7 +36,7 @@ tools: contracts/.slither/.installed ## Node packages (forge, Anvil, Ganache, so
 		echo "node is not installed: tests that need forge, Anvil, Ganache or solc are skipped, and say so"; fi
 
 contracts/node_modules/.package-lock.json: contracts/package-lock.json
-	cd contracts && npm ci --silent
+	cd contracts && npm ci --loglevel=error
 	@touch $@
 
 # slither needs web3 7, flbc web3 8: it gets a venv of its own.
