@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,8 +55,6 @@ def test_a_run_on_a_node(server: Flower, kind: str) -> None:
         assert [row["round"] for row in report["rounds"]] == [1, 2]
         assert (report["reward"], report["paid"]) == (str(ETHER), str(ETHER))
         assert report["task"] in log
-        table = server.flbc("audit", "--rpc", url)
-        assert "cleveland" not in table, "simulated parties have no hospital's name on the chain"
         assert report["task"][:8] in server.flbc("task", "status", "--rpc", url)
     assert "start it with `flbc chain up`" in server.flbc("audit", "--rpc", url, code=1)
 
@@ -66,8 +65,7 @@ def test_twice_on_the_embedded_chain(server: Flower) -> None:
     for _ in range(2):
         log = server.run("num-server-rounds=2")
         assert "the task is settled" in log
-        tasks.append(server.audit()["task"])
-        assert tasks[-1] in log
+        tasks += re.findall(r"flbc: task (\w{64}) on chain", log)
     reports = [server.audit(task[:12]) for task in tasks]
     assert len({report["task"] for report in reports}) == 2
     assert len({report["hub"] for report in reports}) == 1
