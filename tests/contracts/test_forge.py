@@ -29,7 +29,7 @@ def results():
     }
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_all_pass(results):
     failed = {name: result["reason"] or "" for name, result in results.items() if result["status"] != "Success"}
     assert failed == {}

@@ -46,7 +46,9 @@ def test_two_rounds_with_a_hospital_killed_in_the_second(tmp_path: Path) -> None
         "reveal-metrics": ["accuracy"],
     }
     with Deployment(tmp_path, sizes, 3072, policy) as d:
-        run = d.flwr("run", str(APP), "test", "--stream", "-c", "num-server-rounds=2 epsilon=2.0 compare=false")
+        run = d.flwr(
+            "run", str(APP), "test", "--stream", "-c", 'num-server-rounds=2 epsilon=2.0 compare=false ledger.url=""'
+        )
         d.wait(lambda: any(row[0] == 2 for row in d.query(VICTIM, "SELECT round FROM trained")), 240)
         d.kill(VICTIM)
         assert d.query(VICTIM, "SELECT round FROM trained") == [(2,)]
