@@ -7,6 +7,8 @@ pseudo-random permutation. A key gives one keystream. Whoever needs two keystrea
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -130,6 +132,42 @@ def keystream_into(key: bytes, out: NDArray[np.generic]) -> None:
     _fill(key, out.reshape(-1).view(np.uint8).data)
     if out.dtype.newbyteorder("<") != out.dtype:
         out.byteswap(inplace=True)
+
+
+def add_keystream(key: bytes, words: NDArray[np.unsignedinteger[Any]], factor: int = 1) -> None:
+    """Add ``factor`` times the keystream of `key` to an array, in place and modulo its word size.
+
+    Works in blocks that stay in the cache, so that memory is read and written once.
+
+    Parameters
+    ----------
+    key : bytes
+        32 bytes, used for nothing else.
+    words : ndarray of uint32 or uint64
+        One-dimensional, C-contiguous and writable. The keystream's words are read as little-endian.
+    factor : int
+        Any integer; -1 takes the keystream away again.
+    """
+    if not isinstance(words, np.ndarray) or words.dtype not in (np.uint32, np.uint64):
+        raise TypeError("words must be an array of uint32 or uint64")
+    if words.ndim != 1 or not words.flags.c_contiguous or not words.flags.writeable:
+        raise TypeError("words must be one-dimensional, C-contiguous and writable")
+    size = words.dtype.itemsize
+    multiple = words.dtype.type(factor % (1 << (8 * size)))
+    encryptor = Cipher(algorithms.AES256(check_bytes("key", key, KEY_BYTES)), modes.CTR(bytes(16))).encryptor()
+    zeros = memoryview(_ZEROS)
+    buffer = bytearray(len(zeros))
+    pad = np.frombuffer(buffer, words.dtype.newbyteorder("<"))
+    for start in range(0, len(words), len(pad)):
+        block = words[start : start + len(pad)]
+        used = len(block) * size
+        encryptor.update_into(zeros[:used], memoryview(buffer)[:used])
+        if factor == 1:
+            np.add(block, pad[: len(block)], out=block)
+        elif factor == -1:
+            np.subtract(block, pad[: len(block)], out=block)
+        else:
+            np.add(block, pad[: len(block)] * multiple, out=block)
 
 
 def prf_words(key: bytes, count: int, bits: int) -> NDArray[np.uint64]:

@@ -284,8 +284,9 @@ def test_values_too_wide_for_a_slot_are_refused(private, clients, authority):
     ("changes", "message"),
     [
         ({"length": 0}, "no array that can be summed"),
-        ({"max_abs": 0}, "max_abs >= 1"),
-        ({"max_parties": 0}, "max_parties >= 1"),
+        ({"max_abs": 0}, "needs max_abs, .* >= 1"),
+        ({"max_parties": 0}, "needs .*max_parties .* >= 1"),
+        ({"max_multiplier": 0}, "needs .*max_multiplier >= 1"),
         ({"noise_tail": -1}, "noise_tail >= 0"),
     ],
 )
