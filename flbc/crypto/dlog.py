@@ -35,11 +35,11 @@ from flbc.crypto.group import (
 )
 from flbc.errors import KeyFileError
 
-#: Largest magnitude that is looked for: one value costs up to 2^13 giant steps then, some 50 ms.
+#: Largest magnitude that is looked for: one value takes up to 2^14 giant steps then, some 80 ms.
 MAX_LIMIT = 1 << 32
-# The table is a 64th of the range, so that a value takes 32 giant steps to either side at most, and one or two if
-# it is small. The largest one takes 1 to 3 s to make, and 6 MB.
-_RANGE_TO_TABLE_BITS, _LEAST_BITS, _MOST_BITS = 6, 12, 19
+# The table is a 128th of the range: a value takes 64 giant steps to either side at most, and one or two if it is
+# small. Up to a range of 2^25 that is; the largest table takes 1 or 2 s to make, and 3 MB.
+_RANGE_TO_TABLE_BITS, _LEAST_BITS, _MOST_BITS = 7, 12, 18
 _MAGIC = b"flbc dlog 1\n"
 _KEY_BYTES, _INDEX_BYTES, _HASH_BYTES = 8, 4, 32
 
@@ -188,7 +188,10 @@ def _save(path: Path, header: bytes, keys: Keys, indices: Indices) -> None:
     body = keys.astype("<u8").tobytes() + indices.astype("<u4").tobytes()
     fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     write_new(fresh, header + _digest(header, body) + body)
-    os.replace(fresh, path)  # another process may have written the same table meanwhile
+    try:
+        os.replace(fresh, path)  # another process may have written the same table meanwhile
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _digest(header: bytes, body: bytes) -> bytes:

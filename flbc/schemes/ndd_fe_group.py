@@ -86,7 +86,7 @@ _GENERATOR, _DECRYPTOR = b"flbc/ndd-fe/group/generator/1", b"flbc/ndd-fe/group/d
 _NOISE = b"flbc/ndd-fe/group/noise/1"
 _WIDE_BYTES, _NONCE_BYTES = 64, 32
 # Coordinates whose logarithms are looked for together; a hidden sum that is nobody's is refused after so many.
-_BATCH = 256
+_BATCH = 64
 
 
 def check_bound(spec: SumSpec) -> None:
