@@ -271,8 +271,35 @@ class Opening(Struct):
 
 
 @dataclass(frozen=True)
+class FunctionKey(Struct):
+    """The generator's word on a function key (ESB-FL).
+
+    Parameters
+    ----------
+    block : bytes
+        Hash of the block whose sum it opens.
+    key : bytes
+        keccak-256 of the function key.
+    sigma, epsilon : int
+        As in :class:`Opening`, which repeats them.
+    """
+
+    block: bytes
+    key: bytes
+    sigma: int
+    epsilon: int
+
+    MEMBERS: ClassVar[Members] = (
+        ("bytes32", "block"),
+        ("bytes32", "key"),
+        ("uint128", "sigmaMicro"),
+        ("uint64", "epsilonMicro"),
+    )
+
+
+@dataclass(frozen=True)
 class SchemeKey(Struct):
-    """An authority's word that a public key of a scheme is its own (S1)."""
+    """A party's word that a public key of a scheme is its own (S1)."""
 
     scheme: str
     fingerprint: bytes

@@ -11,6 +11,10 @@ from typing import Any, Self
 from .crypto.signing import keccak256
 from .encoding import canonical, parse, unhex
 from .errors import ProtocolError
+from .roster import AUTHORITY, TRAIN_ROLE
+
+#: Role that opens sums, by scheme; in ESB-FL the decryptor is a training node.
+_OPENERS = {"paillier": AUTHORITY, "nddfe": TRAIN_ROLE}
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,13 @@ class TaskConfig:
         for name in ("privacy", "ledger"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, MappingProxyType(dict(value)))
+
+    @property
+    def opener(self) -> str:
+        """Role of the party that signs openings; :class:`ProtocolError` if the scheme is unknown."""
+        if self.scheme not in _OPENERS:
+            raise ProtocolError(f"Nobody knows who opens sums of scheme {self.scheme!r}")
+        return _OPENERS[self.scheme]
 
     @cached_property
     def encoded(self) -> bytes:

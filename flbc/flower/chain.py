@@ -19,6 +19,7 @@ from ..node.covenant import Beacon, Covenant
 from ..node.draw import check_draw
 from ..node.endorsement import COMMITTEE, Endorsement, check_endorsement, check_leader
 from ..node.ticket import Ticket
+from ..roster import Roster
 from ..round import NO_LEADER, Block, RoundLabel, Signed, Vote
 from . import wire
 from .grid import exchange
@@ -64,9 +65,9 @@ class Chain:
         """The last block."""
         return self.links[-1][0] if self.links else None
 
-    def leader(self, ticket: Ticket, skipped: int) -> int:
+    def leader(self, roster: Roster, skipped: int) -> int:
         """Return the roster index of the leader after passing over ``skipped`` silent ones."""
-        ranked = ranking(ticket.roster, self.covenant, self.beacon, self.last)
+        ranked = ranking(roster, self.covenant, self.beacon, self.last)
         if not ranked:
             return NO_LEADER
         return ranked[min(skipped, len(ranked) - 1)].index
@@ -187,6 +188,6 @@ def _check_proof(chain: Chain, proof: bytes, name: str, ticket: Ticket) -> None:
 def propose(chain: Chain, ticket: Ticket, skipped: int, parts: AttestRequest) -> AttestRequest:
     """Return the request with its block completed: parent and elected leader."""
     block = parts.block
-    leader = chain.leader(ticket, skipped)
+    leader = chain.leader(ticket.roster, skipped)
     made = Block(chain.parent, block.label, leader, block.submissions, block.rejected, block.hidden)
     return AttestRequest(made, parts.summed, parts.rejected, chain.links[-1] if chain.links else None)

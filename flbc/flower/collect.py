@@ -14,9 +14,9 @@ from flwr.common.logger import log
 from ..codec.metrics import count_metrics
 from ..crypto.signing import keccak256
 from ..errors import CiphertextError, CodecError, ProtocolError, VerificationError
-from ..node.authority import check_submissions
 from ..node.committee import Entry
 from ..node.draw import check_draw
+from ..node.opening import check_submissions
 from ..node.participant import MAX_WEIGHT, Reply
 from ..node.ticket import Ticket
 from ..round import Signed, Submission
@@ -103,8 +103,8 @@ class Collector:
 
     def _check(self, reply: Reply, signed: Signed, name: str) -> int:
         """Verify one reply of the party called ``name``; return its roster index."""
-        config, roster = self.session.config, self.ticket.roster
-        check_submissions([signed], self.ticket.label, roster, config)
+        roster = self.ticket.roster
+        check_submissions([signed], self.ticket)
         value = signed.value
         if not isinstance(value, Submission) or roster.parties[value.party].name != name:
             raise VerificationError("it signed as another party")

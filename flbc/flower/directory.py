@@ -16,7 +16,8 @@ from ..encoding import parse
 from ..errors import FlbcError, ProtocolError, RosterError, TooFewNodesError
 from ..node.endorsement import COMMITTEE
 from ..node.pins import Pins
-from ..node.ticket import hello, key_domain
+from ..node.scheme_keys import key_domain
+from ..node.ticket import hello
 from ..roster import MAX_PARTIES, TRAIN_ROLE, Party
 from ..round import Signed
 from . import wire

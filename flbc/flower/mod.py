@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from logging import ERROR
 from typing import Any
 
@@ -17,11 +17,14 @@ from ..codec import Layout
 from ..encoding import canonical
 from ..errors import ConfigError, FlbcError, LayoutError, PlaintextRefusedError, ProtocolError
 from ..node import Ticket
-from ..node.authority import OpenRequest, pack_opening
+from ..node.nddfe import PAD, SCHEME, own_statement
+from ..node.opening import OpenRequest, pack_opening
 from ..node.participant import CLIP_METRIC, Trained, check_clipping, update_of
+from ..node.scheme_keys import key_domain, paillier_keys
 from ..node.terms import mechanism_of
-from ..node.ticket import PARTS, admit, hello, key_domain, paillier_keys
+from ..node.ticket import PARTS, admit, hello
 from ..round import Signed
+from ..schemes.functional import split_request
 from ..task import TaskConfig
 from . import ledger_stages, wire
 from .ledger_stages import named, only
@@ -45,6 +48,9 @@ class SecureMod:
         it, because a server could name any metric and learn its size.
     allow_plaintext : bool (default: False)
         Let train and evaluate messages of unwrapped strategies pass unprotected.
+    insecure_schemes : sequence of str (default: ())
+        In simulation, further schemes to accept for study, e.g. ``("nddfe-paper",)``; deployed nodes name them in the
+        roster's policy.
 
     Notes
     -----
@@ -66,10 +72,12 @@ class SecureMod:
         examples: int | Callable[[Context], int] | None = None,
         weight_key: str = "num-examples",
         allow_plaintext: bool = False,
+        insecure_schemes: Sequence[str] = (),
     ) -> None:
         if isinstance(examples, bool) or not (examples is None or callable(examples) or isinstance(examples, int)):
             raise ConfigError("SecureMod(examples=...) must be an integer or a function of the Context")
         self._examples, self._weight_key, self._allow_plaintext = examples, weight_key, allow_plaintext
+        self._insecure = tuple(insecure_schemes)
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Answer, protect, pass or refuse one message."""
@@ -100,6 +108,8 @@ class SecureMod:
             authority = node.authority(key_bits)
             public = authority.private.public
             keys, scheme_key = paillier_keys(public, authority.scheme_key(scheme)), public.fingerprint
+        elif scheme == SCHEME and wire.text_of(record, "mode") != PAD:
+            keys = own_statement(node.me)
         party = canonical(node.me.party(scheme_key).to_dict())
         card = Signed.make(hello(nonce, party, keys), node.me.keys.signing, key_domain(node.me.simulation))
         parts: dict[str, bytes | str | int] = {
@@ -147,10 +157,18 @@ class SecureMod:
     def _open(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
         node = self._node_of(context, ticket)
-        request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], wire.unseal(message.content))
-        answer = pack_opening(*node.authority().open(ticket, request))
-        content = RecordDict({wire.RECORD: wire.stage_record(wire.OPEN, {}), wire.PAYLOAD: wire.seal(answer)})
-        return Message(content, reply_to=message)
+        header, body = wire.bytes_of(record, "request")["request"], wire.unseal(message.content)
+        if ticket.config.scheme == SCHEME:
+            key, hidden = split_request(body)
+            opened = node.decryptor.open(ticket, OpenRequest.parse(header, hidden), key)
+        else:
+            opened = node.authority().open(ticket, OpenRequest.parse(header, body))
+        return _sealed(message, wire.OPEN, pack_opening(*opened))
+
+    def _derive(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
+        ticket = _ticket(record)
+        request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], b"")
+        return _sealed(message, wire.DERIVE, self._node_of(context, ticket).generator.derive(ticket, request))
 
     def _attest(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
@@ -201,7 +219,7 @@ class SecureMod:
     def _node(self, context: Context, scheme: str, committee: bool) -> Node:
         if scheme not in HELPERS:
             raise ProtocolError(f"Unknown scheme {scheme!r}; known: {', '.join(HELPERS)}. Is flbc up to date here?")
-        return Node(context, scheme, lambda: self._declared(context, scheme), committee)
+        return Node(context, scheme, lambda: self._declared(context, scheme), committee, self._insecure)
 
     def _declared(self, context: Context, scheme: str) -> int:
         if not callable(self._examples):
@@ -229,6 +247,11 @@ class SecureMod:
             return Message(Error(wire.APP_FAILED, "The app failed; its node's log says why"), reply_to=message)
         context.state = shown.state
         return reply
+
+
+def _sealed(message: Message, stage: str, answer: bytes) -> Message:
+    content = RecordDict({wire.RECORD: wire.stage_record(stage, {}), wire.PAYLOAD: wire.seal(answer)})
+    return Message(content, reply_to=message)
 
 
 def _shown(context: Context, scheme: str) -> Context:

@@ -16,15 +16,17 @@ from ..crypto.keystore import PartyKeys
 from ..errors import ConfigError, KeyFileError
 from ..node.authority import Authority
 from ..node.committee import Attester
+from ..node.decryptor import SumDecryptor
+from ..node.generator import KeyGenerator
 from ..node.identity import Identity, development_identity, load_identity
 from ..node.memory import NodeMemory
 from ..node.participant import Participant
 from ..node.pins import Pins
 from ..node.settlement import Judge
-from ..roster import TRAIN_ROLE
+from ..roster import AUTHORITY, GENERATOR, TRAIN_ROLE
 
 #: Roles beside training that each scheme needs, one node each, served in simulation by the last partitions.
-HELPERS: dict[str, tuple[str, ...]] = {"paillier": ("authority",)}
+HELPERS: dict[str, tuple[str, ...]] = {"paillier": (AUTHORITY,), "nddfe": (GENERATOR,)}
 _DEVELOPMENT_PASSWORD = "development"  # noqa: S105 - simulation keys are public
 
 
@@ -60,10 +62,17 @@ class Node:
         others hold no data.
     committee : bool (default: False)
         Whether, in simulation, training nodes are the committee too; deployed nodes say so in ``flbc-role``.
+    insecure : tuple of str (default: ())
+        In simulation, further schemes that the node accepts.
     """
 
     def __init__(
-        self, context: Context, scheme: str, declare: Callable[[], int] = lambda: 0, committee: bool = False
+        self,
+        context: Context,
+        scheme: str,
+        declare: Callable[[], int] = lambda: 0,
+        committee: bool = False,
+        insecure: tuple[str, ...] = (),
     ) -> None:
         config = context.node_config
         helpers = HELPERS.get(scheme, ())
@@ -74,7 +83,7 @@ class Node:
             trains = ("committee", TRAIN_ROLE) if committee else (TRAIN_ROLE,)
             roles = trains if role == 0 else (helpers[role - 1],)
             self.me = development_identity(partition, roles, declare() if role == 0 else 0)
-            self.pins = Pins.development()
+            self.pins = Pins.development(insecure)
             directory = home() / "runs" / f"{context.run_id}-{context.node_id}"
         else:
             self.me = load_identity(config)
@@ -106,6 +115,16 @@ class Node:
     def judge(self) -> Judge:
         """The half that signs the settlement."""
         return Judge(self.me, self.pins, self.memory)
+
+    @property
+    def generator(self) -> KeyGenerator:
+        """The half that derives function keys."""
+        return KeyGenerator(self.me, self.pins, self.memory)
+
+    @property
+    def decryptor(self) -> SumDecryptor:
+        """The half that opens with a function key."""
+        return SumDecryptor(self.me, self.pins, self.memory)
 
     def authority(self, key_bits: int | None = None) -> Authority:
         """Return the opening half.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from logging import INFO
 from pathlib import Path
 from typing import ClassVar
 
+from flwr.common.logger import log
 from flwr.serverapp.strategy import Strategy
 
 from ..codec import Codec
@@ -13,13 +15,7 @@ from ..crypto.paillier import SECURE_KEY_BITS
 from ..errors import ConfigError
 from ..ledger.settings import Ledger
 from ..node.pins import Pins
-from ..node.terms import sum_spec
-from ..node.ticket import check_keys
 from ..privacy import Privacy
-from ..roster import Party
-from ..schemes import Combiner
-from ..schemes.paillier import PaillierCombiner
-from .session import Session
 from .strategy import SecureStrategy
 
 
@@ -113,6 +109,5 @@ class Paillier(SecureStrategy):
             ledger=ledger,
         )
 
-    def _combiner(self, session: Session, helper: Party) -> Combiner:
-        public = check_keys(session.keys, session.config, helper, session.simulation)
-        return PaillierCombiner(public, sum_spec(session.config), helper.name)
+    def _summary(self) -> None:
+        log(INFO, "\t│\t├── Scheme key: %d bits; opened by: %s", self.key_bits, ", ".join(self.helpers))

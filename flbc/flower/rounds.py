@@ -15,31 +15,24 @@ from flwr.common.logger import log
 from ..codec import OpenedUpdate
 from ..codec.metrics import count_metrics
 from ..crypto.signing import keccak256
-from ..errors import FlbcError
-from ..ledger.record import SignedOpening
-from ..node.authority import OpenRequest, check_opening, unpack_opening
+from ..node import halves
 from ..node.committee import AttestRequest
 from ..node.endorsement import Endorsement
+from ..node.opening import OpenRequest
+from ..node.terms import multipliers
 from ..node.ticket import Ticket
-from ..roster import Party
 from ..round import NO_LEADER, Block
 from ..schemes import Combiner, IntVector
-from ..schemes.base import vector_to_bytes
 from . import wire
 from .chain import UnsignedError, attest, propose
 from .collect import Accepted, Collected, Collector
 from .grid import exchange
+from .helpers import AbandonedError, Helpers
 from .report import RoundReport
 from .session import Session
 
 #: Size classes of late joiners and silent leaders need another attempt each; more mean that somebody plays games.
 _MAX_ATTEMPTS = 6
-#: A helper that does not answer is asked again: the same block gets the same bytes.
-_OPEN_TRIES = 2
-
-
-class AbandonedError(FlbcError):
-    """A round cannot be finished; the model is kept."""
 
 
 def _request(
@@ -60,8 +53,6 @@ class SecureRound:
     Parameters
     ----------
     session : Session
-    combiner : Combiner
-        The scheme's server half.
     number : int
     arrays : ArrayRecord
         The global model that was sent.
@@ -71,15 +62,26 @@ class SecureRound:
         ``time.monotonic()`` when training was configured.
     timeout : float
         Seconds for a stage.
+    skipped : int
+        Leaders or decryptors that were silent so far.
     """
 
     session: Session
-    combiner: Combiner
     number: int
     arrays: ArrayRecord
     ticket: Ticket
     begin: float
     timeout: float
+    skipped: int = 0
+    _combiner: tuple[bytes, Combiner] | None = None
+
+    @property
+    def combiner(self) -> Combiner:
+        """The scheme's server half for the last attempt."""
+        label = self.ticket.label.hash
+        if self._combiner is None or self._combiner[0] != label:
+            self._combiner = (label, halves.combiner(self.ticket))
+        return self._combiner[1]
 
     def finish(
         self, replies: Mapping[int, Message]
@@ -105,10 +107,11 @@ class SecureRound:
         opening = time.monotonic()
         session.openings += 1  # before asking: an answer that gets lost on the way was paid for
         submissions = tuple(entry.signed for entry in request.summed)
-        total = self._open(OpenRequest(request.block, submissions, hidden, endorsement))
+        asked = OpenRequest(request.block, submissions, hidden, endorsement)
+        total = Helpers(session, self.ticket, asked, self.timeout).open(self.combiner)
         done = time.monotonic()
         session.parent = request.block.hash
-        opened = self._decode(total, [self.ticket.roster.parties[index] for index in sorted(accepted)], metric_names)
+        opened = self._decode(total, sorted(accepted), metric_names)
         session.frame = session.plan.next_frame(self.ticket.frame, opened)
         report = RoundReport(
             self.number,
@@ -126,10 +129,17 @@ class SecureRound:
         self, replies: Mapping[int, Message]
     ) -> tuple[AttestRequest, Endorsement | None, dict[int, Accepted], tuple[str, ...], bytes, float]:
         """Combine, and with a ledger have the block signed; another attempt under the next leader if it is not."""
-        session, skipped, seconds = self.session, 0, 0.0
+        session, seconds = self.session, 0.0
         while True:
             collected = self._collect(replies)
             accepted, metric_names = self._agreeing(collected.accepted)
+            decryptor = halves.decryptor(self.ticket)
+            if session.chain is None and decryptor is not None and decryptor not in accepted:
+                # It sent no update, so it may not open the sum either; replace it before there is a function key.
+                log(WARNING, "flbc: round %d: the decryptor %s is silent; the next one takes over", self.number,
+                    self.ticket.roster.parties[decryptor].name)  # fmt: skip
+                replies = self._pass_over(replies)
+                continue
             if len(accepted) < session.config.min_survivors:
                 need = session.config.min_survivors
                 raise AbandonedError(f"{len(accepted)} updates arrived, fewer than min_survivors = {need}")
@@ -139,15 +149,19 @@ class SecureRound:
             request = _request(self.ticket, accepted, collected.rejected, hidden, session.parent)
             if session.chain is None:
                 return request, None, accepted, metric_names, hidden, seconds
-            request = propose(session.chain, self.ticket, skipped, request)
+            request = propose(session.chain, self.ticket, self.skipped, request)
             try:
                 endorsement = attest(session, session.chain, self.ticket, request, self.timeout)
             except UnsignedError as error:
                 log(WARNING, "flbc: round %d, attempt %d: %s", self.number, self.ticket.label.attempt, error)
-                skipped += 1
-                replies = self._reprotect([node for node, reply in replies.items() if reply.has_content()])
+                replies = self._pass_over(replies)
                 continue
             return request, endorsement, accepted, metric_names, hidden, seconds
+
+    def _pass_over(self, replies: Mapping[int, Message]) -> dict[int, Message]:
+        """Begin another attempt under the next leader or decryptor."""
+        self.skipped += 1
+        return self._reprotect([node for node, reply in replies.items() if reply.has_content()])
 
     def _agreeing(self, accepted: dict[int, Accepted]) -> tuple[dict[int, Accepted], tuple[str, ...]]:
         """Keep the clients that report the metrics most report; their sums stand in the same coordinates."""
@@ -176,55 +190,20 @@ class SecureRound:
         label = self.ticket.label
         if label.attempt + 1 >= _MAX_ATTEMPTS:
             raise AbandonedError(f"{_MAX_ATTEMPTS} attempts were not enough")
-        self.ticket = self.session.ticket(label.round, label.attempt + 1, nodes, label.model)
+        self.ticket = self.session.ticket(label.round, label.attempt + 1, nodes, label.model, self.skipped)
         parts = self.ticket.to_wire()
         messages = [wire.request(wire.REPROTECT, parts, node, self.number) for node in nodes]
         return exchange(self.session.grid, messages, self.timeout)
 
-    def _open(self, request: OpenRequest) -> IntVector:
-        """Have the block opened."""
-        helper = self.ticket.authority
-
-        def ask(bodies: Mapping[str, bytes]) -> dict[str, bytes]:
-            return self._ask(request, helper, bodies[helper.name])
-
-        for _ in range(_OPEN_TRIES):
-            total = self.combiner.open(request.hidden, ask)
-            if total is not None:
-                return total
-        raise AbandonedError(f"{helper.name} did not open the sum within {_OPEN_TRIES} x {self.timeout:g} s")
-
-    def _ask(self, request: OpenRequest, helper: Party, body: bytes) -> dict[str, bytes]:
-        """Ask the helper wherever it is now: a restarted node has a new id."""
-        session = self.session
-        parts = {**self.ticket.to_wire(), "request": request.header()}
-        online = session.directory.online(session.grid, session.helpers[0])
-        nodes = [node for node, card in online.items() if card.party.name == helper.name]
-        messages = [wire.request(wire.OPEN, parts, node, self.number, body) for node in nodes]
-        begin = time.monotonic()
-        for reply in exchange(session.grid, messages, self.timeout).values():
-            if not reply.has_error():
-                signed, total = unpack_opening(wire.unseal(reply.content), session.plan.length)
-                check_opening(signed, total, request.block, self.ticket.label, helper.address, session.config)
-                if session.chain is not None:
-                    session.chain.opening = SignedOpening(signed, self.ticket.roster.index(helper.name))
-                return {helper.name: vector_to_bytes(total)}
-            reason = (reply.error.reason or "no reason").strip().splitlines()[-1]
-            if reply.error.code == wire.REFUSED:  # asking again cannot help
-                raise AbandonedError(f"{helper.name} refused: {reason}")
-            log(WARNING, "flbc: %s did not open the sum (error %d): %s", helper.name, reply.error.code, reason)
-        if not nodes:  # offline: give it the rest of the stage to come back
-            while time.monotonic() - begin < self.timeout and session.helper is None:
-                time.sleep(min(1.0, self.timeout / 10))
-        return {}
-
-    def _decode(self, total: IntVector, parties: list[Party], metric_names: tuple[str, ...]) -> OpenedUpdate:
-        session = self.session
+    def _decode(self, total: IntVector, parties: list[int], metric_names: tuple[str, ...]) -> OpenedUpdate:
+        session, roster = self.session, self.ticket.roster
         if session.mechanism is None:
-            opened = session.plan.decode(total, len(parties), count_metrics(metric_names), self.ticket.frame)
+            factors = multipliers(session.config, roster)
+            count = sum(factors[index] for index in parties)
+            opened = session.plan.decode(total, count, count_metrics(metric_names), self.ticket.frame)
             if opened.saturated:
                 log(WARNING, "flbc: %d coordinates did not fit their range (see Codec)", opened.saturated)
             return opened
         example = session.mechanism.unit == "example"
-        count = sum(party.examples for party in parties) if example else len(parties)
-        return session.plan.decode_private(total, session.mechanism.step, count)
+        examples = sum(roster.parties[index].examples for index in parties)
+        return session.plan.decode_private(total, session.mechanism.step, examples if example else len(parties))

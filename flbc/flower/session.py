@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from logging import WARNING
+from typing import Protocol
 
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common.logger import log
@@ -46,6 +47,18 @@ class Terms:
     min_survivors: int
     reveal_metrics: tuple[str, ...]
     ledger: Ledger | None = None
+    #: Multiply updates by the declared number of examples, in clear, instead of hiding weights in the sum.
+    declared_weights: bool = False
+    #: Makes the scheme keys of an attempt; None: they are the helper's, the same in every attempt.
+    keys: KeyMaker | None = None
+
+
+class KeyMaker(Protocol):
+    """Makes what clients get of a scheme in one attempt."""
+
+    def __call__(self, session: Session, roster: Roster, server_round: int, skipped: int) -> bytes:
+        """Return the keys after ``skipped`` decryptors were silent in this round."""
+        ...
 
 
 @dataclass
@@ -62,8 +75,8 @@ class Session:
     config : TaskConfig
     plan : VectorPlan
     mechanism : GaussianMechanism or None
-    keys : bytes
-        The scheme's keys, as clients get them.
+    keys : KeyMaker
+        Makes the scheme's keys, as clients get them.
     simulation : bool
     frame : Frame
         Public numbers of the next attempt.
@@ -85,7 +98,7 @@ class Session:
     config: TaskConfig
     plan: VectorPlan
     mechanism: GaussianMechanism | None
-    keys: bytes
+    keys: KeyMaker
     simulation: bool
     frame: Frame
     task: bytes = field(default_factory=lambda: secrets.token_bytes(32))
@@ -100,9 +113,10 @@ class Session:
         online = self.directory.online(self.grid, self.helpers[0])
         return next((card.party for card in online.values()), None)
 
-    def ticket(self, server_round: int, attempt: int, nodes: Iterable[int], model: bytes) -> Ticket:
-        """Label an attempt for these nodes and the helpers."""
+    def ticket(self, server_round: int, attempt: int, nodes: Iterable[int], model: bytes, skipped: int = 0) -> Ticket:
+        """Label an attempt for these nodes and the helpers; ``skipped`` leaders or decryptors were silent before."""
         roster = self.roster or self._roster_of(nodes)
+        keys = self.keys(self, roster, server_round, skipped)
         beacon = None if self.chain is None else self.chain.beacon
         label = RoundLabel(
             task=self.task,
@@ -112,12 +126,12 @@ class Session:
             config=self.config.hash,
             model=model,
             frame=self.frame.hash,
-            keys=keys_hash(self.keys, beacon),
+            keys=keys_hash(keys, beacon),
             chain_id=0 if self.chain is None else self.chain.book.chain_id,
             hub=NO_HUB if self.chain is None else self.chain.book.hub,
             simulation=self.simulation,
         )
-        return Ticket(label, self.config, roster, self.frame, self.keys, beacon)
+        return Ticket(label, self.config, roster, self.frame, keys, beacon)
 
     def takes_part(self, node: int) -> bool:
         """Whether a node may be asked to train: with a ledger, only parties that the task started with."""
@@ -196,26 +210,27 @@ def open_session(
                 rounds,
                 num_rounds,
             )
+    multiplier = _largest_multiplier(training.values()) if terms.declared_weights else None
     roster, covenant = None, None
     if book is not None and terms.ledger is not None:
         roster, covenant = _agree(directory.cards(grid).values(), book, terms.ledger, private, terms.reveal_metrics)
     config = TaskConfig(
         scheme=terms.scheme,
         mode=terms.mode,
-        codec=codec_terms(plan, mechanism, weight_key),
+        codec=codec_terms(plan, mechanism, weight_key, multiplier),
         privacy=None if mechanism is None else mechanism.to_dict(),
         rounds=rounds,
         min_survivors=terms.min_survivors,
         # Slots hold a power of two of parties anyway, so late joiners up to it cost nothing.
         max_parties=2 ** math.ceil(math.log2(max(len(training), terms.min_survivors))),
         key_bits=terms.key_bits,
-        scheme_keys=(helper.party.scheme_key,),
+        scheme_keys=(helper.party.scheme_key,) if helper.party.scheme_key else (),
         reveal_metrics=terms.reveal_metrics,
         ledger=None if covenant is None else covenant.to_dict(),
     )
     session = Session(
-        grid, directory, terms.helpers, config, plan, mechanism, helper.keys, helper.simulation,
-        plan.first_frame(),
+        grid, directory, terms.helpers, config, plan, mechanism, terms.keys or _Constant(helper.keys),
+        helper.simulation, plan.first_frame(),
     )  # fmt: skip
     if book is not None and roster is not None and covenant is not None:
         started = book.start(config, roster, wire.arrays_hash(arrays))
@@ -263,6 +278,28 @@ def _agree(
     roster = Roster(tuple(parties))
     covenant.check_roster(roster)
     return roster, covenant
+
+
+@dataclass(frozen=True, slots=True)
+class _Constant:
+    """The same keys in every attempt."""
+
+    keys: bytes
+
+    def __call__(self, session: Session, roster: Roster, server_round: int, skipped: int) -> bytes:
+        return self.keys
+
+
+def _largest_multiplier(cards: Iterable[Card]) -> int:
+    """Return a power of two that no declared number of examples exceeds."""
+    parties = [card.party for card in cards]
+    undeclared = [party.name for party in parties if not party.examples]
+    if undeclared:
+        raise ConfigError(
+            f"weights='declared' needs the declared size of every training set; {undeclared[0]!r} has none. Use "
+            "ClientApp(mods=[SecureMod(examples=...)]) or `examples` in the roster"
+        )
+    return 1 << (max(party.examples for party in parties) - 1).bit_length()
 
 
 def _affordable(privacy: Privacy, num_rounds: int) -> int:

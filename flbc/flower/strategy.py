@@ -24,17 +24,18 @@ from ..errors import ConfigError, FlbcError, TooFewNodesError
 from ..ledger.open import open_book
 from ..ledger.record import Book
 from ..ledger.settings import Ledger
+from ..node import halves
 from ..node.pins import Pins
 from ..privacy import Privacy
 from ..roster import TRAIN_ROLE, Party
-from ..schemes import Combiner
+from ..round import ZERO
 from . import wire
 from .apply import pseudo_reply, restore_dtypes
 from .directory import Directory
 from .grid import TrainingGrid
 from .report import RoundReport, log_evaluation
 from .rounds import SecureRound
-from .session import Session, Terms, open_session
+from .session import KeyMaker, Session, Terms, open_session
 from .settle import settle
 from .wrapped import check_wrapped
 
@@ -44,7 +45,7 @@ class SecureStrategy(Strategy):
 
     is_flbc_wrapper: ClassVar[bool] = True
     scheme: ClassVar[str]
-    mode: ClassVar[str] = "authority"
+    mode: str = "authority"
     helpers: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -91,15 +92,20 @@ class SecureStrategy(Strategy):
         self.settled = False
 
     # ------------------------------------------------------------------ what a scheme adds
+    #: Whether updates are multiplied by declared numbers of examples, in clear.
+    declared_weights: bool = False
+    #: Makes the scheme keys of an attempt; None: they are the helper's.
+    key_maker: KeyMaker | None = None
+
     @abstractmethod
-    def _combiner(self, session: Session, helper: Party) -> Combiner:
-        """Return the scheme's server half."""
+    def _summary(self) -> None:
+        """Log the scheme's settings."""
 
     # ------------------------------------------------------------------ Flower's interface
     def summary(self) -> None:
         """Log the settings, then those of the wrapped strategy."""
         log(INFO, "\t├──> %s (flbc): nobody sees a single client's update", type(self).__name__)
-        log(INFO, "\t│\t├── Scheme key: %d bits; opened by: %s", self.key_bits, ", ".join(self.helpers))
+        self._summary()
         log(INFO, "\t│\t├── Sums of at least %d clients", self.min_survivors)
         log(INFO, "\t│\t├── Codec: %s", self.codec.to_dict() if self.privacy is None else "step set by privacy")
         if self.privacy is None:
@@ -158,7 +164,7 @@ class SecureStrategy(Strategy):
         book: Book | None,
     ) -> Result:
         minima = (getattr(self.strategy, name, 0) for name in ("min_train_nodes", "min_available_nodes"))
-        parts: dict[str, bytes | str | int] = {"scheme": self.scheme, "key-bits": self.key_bits}
+        parts: dict[str, bytes | str | int] = {"scheme": self.scheme, "key-bits": self.key_bits, "mode": self.mode}
         parts["committee"] = book is not None
         needed = max(self.min_survivors, *minima)
         committee = 0 if self.ledger is None else self.ledger.committee
@@ -167,14 +173,13 @@ class SecureStrategy(Strategy):
         directory.wait(grid, self._node_seconds)
         terms = Terms(
             self.scheme, self.mode, self.helpers, self.privacy, self.codec, self.key_bits, self.min_survivors,
-            self.reveal_metrics, self.ledger,
+            self.reveal_metrics, self.ledger, self.declared_weights, self.key_maker,
         )  # fmt: skip
         weight_key = self._key("weighted_by_key", "num-examples")
         self._session, rounds = open_session(grid, directory, terms, initial_arrays, num_rounds, weight_key, book)
-        helper = self._session.helper
-        if helper is None:
+        if self._session.helper is None:
             raise TooFewNodesError(f"The node that serves as {self.helpers[0]} went away; start it and run again")
-        self._scheme_half = self._combiner(self._session, helper)
+        halves.check(self._session.ticket(1, 0, self._trainers(grid), ZERO))  # before anybody trains for nothing
         self._training_grid = TrainingGrid(grid, lambda: self._trainers(grid))
         arguments = (timeout, train_config, evaluate_config, evaluate_fn)
         result = super().start(self._training_grid, initial_arrays, rounds, *arguments)
@@ -213,9 +218,7 @@ class SecureStrategy(Strategy):
                 "all of them, so their updates cannot be summed"
             )
         ticket = session.ticket(server_round, 0, [message.metadata.dst_node_id for message in messages], model)
-        self._round = SecureRound(
-            session, self._scheme_half, server_round, arrays, ticket, time.monotonic(), self.stage_timeout
-        )
+        self._round = SecureRound(session, server_round, arrays, ticket, time.monotonic(), self.stage_timeout)
         return [session.with_ticket(message, wire.TRAIN, ticket) for message in messages]
 
     def aggregate_train(

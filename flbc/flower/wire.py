@@ -19,9 +19,11 @@ from ..errors import ProtocolError
 RECORD = "flbc"
 VERSION = 1
 HELLO, TRAIN, REPROTECT, OPEN, EVALUATE = "hello", "train", "reprotect", "open", "evaluate"
+#: With functional encryption: derive the key that opens one sum.
+DERIVE = "derive"
 #: With a ledger: sign a block, judge the final model, sign the settlement.
 ATTEST, JUDGE, SETTLE = "attest", "judge", "settle"
-STAGES = (HELLO, TRAIN, REPROTECT, OPEN, EVALUATE, ATTEST, JUDGE, SETTLE)
+STAGES = (HELLO, TRAIN, REPROTECT, DERIVE, OPEN, EVALUATE, ATTEST, JUDGE, SETTLE)
 #: Stages that come as messages of type ``evaluate``, because the app answers them.
 EVALUATED = (EVALUATE, JUDGE)
 #: flwr.common.constant.ErrorCode.MOD_FAILED_PRECONDITION: the mod refuses.

@@ -19,8 +19,8 @@ from .records import BlockRecord, TaskHistory
 
 _COMMITTEE = "committee"
 _MILLION = 1_000_000
-#: Role that opens sums, by the task's mode; the contract was told bits, the configuration says what they mean.
-_OPENERS = {"authority": "authority"}
+#: Schemes in which only the leader can open the sum of its block: ESB-FL's decryptor is its aggregation node.
+_LEADER_OPENS = ("nddfe",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +244,11 @@ class RoundAudit:
         config, mechanism = self.terms.config, self.terms.mechanism
         entry = PackedOpening.unpack(packed)
         self.lineup.check(entry.signed(self.head).value, compact(entry.signature), entry.party, self.terms.where)
-        role = _OPENERS.get(config.mode, "")
         allowed = self.lineup.seats[entry.party].roles & self.history.publication.openers
-        if not allowed or (role and not self.lineup.has(entry.party, role)):
+        if not allowed or not self.lineup.has(entry.party, config.opener):
             raise VerificationError(f"{self.lineup.name(entry.party)} may not open sums")
+        if config.scheme in _LEADER_OPENS and entry.party != record.leader:
+            raise VerificationError(f"was signed by {self.lineup.name(entry.party)}, which did not lead the block")
         if record.round in self.opened_rounds:
             raise VerificationError(f"round {record.round} was opened before, with another block")
         self.opened_rounds.add(record.round)

@@ -125,8 +125,8 @@ def publish(hub: Hub, outbox: Outbox, file: TaskFile, reward: int, seconds: floa
     config, covenant = file.terms, file.covenant
     call = hub.publish(
         salt=file.salt, model=file.model, roster=keccak256(file.roster), accuracy_bps=covenant.accuracy_bps,
-        deadline=chain.now() + int(seconds), quorum=covenant.quorum, vrf=covenant.election == "vrf", openers=_openers(),
-        config=config.encoded, reward=reward,
+        deadline=chain.now() + int(seconds), quorum=covenant.quorum, vrf=covenant.election == "vrf",
+        openers=ROLE_BITS[config.opener], config=config.encoded, reward=reward,
     )  # fmt: skip
     gas = _PUBLISH_GAS + _PUBLISH_BYTE_GAS * len(config.encoded)
     outbox.check_funds(1, gas, reward)
@@ -238,7 +238,7 @@ def started(hub: Hub, task: bytes, config: TaskConfig, roster: Roster, model: by
     )  # fmt: skip
     agreed = (
         genesis_of(model, config, roster), config.hash, roster.hash, covenant.accuracy_bps, covenant.quorum,
-        covenant.election == "vrf", _openers(),
+        covenant.election == "vrf", ROLE_BITS[config.opener],
     )  # fmt: skip
     if found != agreed:
         raise LedgerError(f"Task {task.hex()} was published with other terms than the run's; publish its task file")
@@ -253,10 +253,6 @@ def started(hub: Hub, task: bytes, config: TaskConfig, roster: Roster, model: by
     if state.deadline <= hub.chain.now():
         raise LedgerError(f"The deadline of task {task.hex()} has passed; `flbc task refund` returns the escrow")
     return Started(task, state.genesis, state.seed, state.reward, model)
-
-
-def _openers() -> int:
-    return ROLE_BITS["authority"]
 
 
 def _next_block(chain: Chain, outbox: Outbox) -> None:

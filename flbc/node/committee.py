@@ -17,16 +17,15 @@ from ..errors import CiphertextError, ConfigError, ProtocolError, VerificationEr
 from ..roster import TRAIN_ROLE, Roster
 from ..round import Block, Signed, Submission, Vote, submission_hash
 from ..schemes import Combiner
-from ..schemes.paillier import PaillierCombiner
-from .authority import check_submissions
+from . import halves
 from .covenant import Beacon, Covenant
 from .draw import PROOF_BYTES, check_draw, make_draw
 from .endorsement import COMMITTEE, Endorsement, check_endorsement
 from .identity import Identity
 from .memory import NodeMemory
+from .opening import check_submissions
 from .pins import Pins
-from .terms import sum_spec
-from .ticket import Ticket, admit, check_keys
+from .ticket import Ticket, admit
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +235,9 @@ class Attester:
         if not leads and COMMITTEE not in self.me.roles:
             raise ProtocolError("This node does not lead this block, and is no committee member")
         check_block(ticket, covenant, beacon, request)
-        combiner = PaillierCombiner(self._public(ticket), sum_spec(ticket.config), ticket.authority.name)
-        check_sum(combiner, request)
+        if halves.decryptor(ticket) not in (None, block.leader):
+            raise VerificationError("The block's leader and the attempt's decryptor must be one")
+        check_sum(halves.combiner(ticket), request)
         place = (beacon.height, beacon.parent)
         self.memory.sign_once(ticket.label.task, ticket.label.hash, place, block.hash)
         where, key = ticket.label.domain, self.me.keys.signing
@@ -245,9 +245,6 @@ class Attester:
             _, proof = make_draw(self.me.keys, beacon.seed, beacon.height)
             return Attestation(leader=Signed.make(block, key, where).signature, proof=proof)
         return Attestation(vote=Signed.make(Vote(block.label, block.hash), key, where).signature)
-
-    def _public(self, ticket: Ticket) -> Any:
-        return check_keys(ticket.keys, ticket.config, ticket.authority, ticket.label.simulation)
 
 
 def check_block(ticket: Ticket, covenant: Covenant, beacon: Beacon, request: AttestRequest) -> None:
@@ -288,7 +285,7 @@ def check_sum(combiner: Combiner, request: AttestRequest) -> None:
 
 
 def _check_entries(ticket: Ticket, beacon: Beacon, entries: Sequence[Entry]) -> None:
-    check_submissions([entry.signed for entry in entries], ticket.label, ticket.roster, ticket.config)
+    check_submissions([entry.signed for entry in entries], ticket)
     for entry in entries:
         submission = entry.submission
         if submission.payload != keccak256(entry.payload) or submission.vrf != keccak256(entry.proof):

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from ..encoding import canonical, parse, unhex
 from ..errors import PolicyError, ProtocolError
-from ..roster import TRAIN_ROLE, Roster
+from ..roster import AUTHORITY, GENERATOR, TRAIN_ROLE, Roster
 from ..round import DEVELOPMENT_CHAINS, NO_HUB, RoundLabel
 from ..task import TaskConfig
 from ..tokens import Genesis
@@ -90,9 +90,10 @@ class Covenant:
             raise ProtocolError(f"A quorum of {self.quorum} does not fit {members} committee members")
         if set(self.stakes) - {party.name for party in roster.parties}:
             raise ProtocolError("The ledger terms name a stake of somebody who is not in the roster")
-        if any(len(party.roles) > 1 for _, party in roster.with_role("authority")):
+        if any(len(party.roles) > 1 for role in (AUTHORITY, GENERATOR) for _, party in roster.with_role(role)):
             raise ProtocolError(
-                "With a ledger the authority serves in no other role: a committee member gets every single ciphertext"
+                "With a ledger authority and generator serve in no other role: a committee member gets every single "
+                "ciphertext"
             )
         if not any(self.stake(party.name) for _, party in roster.with_role(TRAIN_ROLE)):
             raise ProtocolError("Nobody in the roster has a stake, so nobody can lead a block")

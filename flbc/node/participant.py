@@ -7,7 +7,7 @@ import json
 import math
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,15 @@ from ..errors import CodecError, PolicyError, ProtocolError
 from ..privacy.clipping import clip_update
 from ..privacy.mechanism import GaussianMechanism
 from ..round import ZERO, Signed, Submission
-from ..schemes.paillier import PaillierProtector
 from ..task import TaskConfig
+from . import halves
 from .attestor import Attestor, SoftwareAttestor
 from .draw import make_draw
 from .identity import Identity
 from .memory import NodeMemory
 from .pins import Pins
-from .terms import mechanism_of, sum_spec, vector_plan
-from .ticket import Ticket, admit, check_keys
+from .terms import mechanism_of, multipliers, vector_plan
+from .ticket import Ticket, admit
 
 #: Metric in which an app of the example unit says to which norm it clipped.
 CLIP_METRIC = "clip-norm"
@@ -195,6 +195,8 @@ class Participant:
         if kept is None:
             raise ProtocolError(f"This node has no update for round {ticket.label.round}; it lost it or never trained")
         trained = Trained.from_bytes(kept)
+        if ticket.config.codec["max_multiplier"] is not None:
+            trained = _unweighted(trained, multipliers(ticket.config, ticket.roster)[index])
         limit, declared = ticket.frame.max_weight, ticket.config.codec["max_examples"]
         if ticket.config.privacy is None and trained.weight > limit:
             if declared is not None:
@@ -204,7 +206,7 @@ class Participant:
             return Reply(None, size_class=1.0)
         encoded = self._encode(ticket, trained)
         nonce = secrets.token_bytes(32)
-        payload = self._protector(ticket).protect(encoded.values, ticket.label.hash, nonce)
+        payload = halves.protector(ticket, self.me).protect(encoded.values, ticket.label.hash, nonce)
         draw, proof, proof_hash = 0, b"", ZERO
         if ticket.beacon is not None:  # for the block after this one, so that its leader is known beforehand
             draw, proof = make_draw(self.me.keys, ticket.beacon.seed, ticket.beacon.height + 1)
@@ -234,13 +236,6 @@ class Participant:
         mechanism.check(encoded.values)
         return encoded
 
-    def _protector(self, ticket: Ticket) -> PaillierProtector:
-        public = check_keys(ticket.keys, ticket.config, ticket.authority, ticket.label.simulation)
-        authority = ticket.authority.encryption
-        if ticket.authority.name == self.me.name:
-            raise ProtocolError("A node cannot train and hold the opening key")
-        return PaillierProtector(public, sum_spec(ticket.config), authority, self.me.keys.encryption)
-
 
 def check_clipping(mechanism: GaussianMechanism | None, clip_norm: object) -> None:
     """Raise unless an app of the example unit says that it clipped to the task's norm.
@@ -258,6 +253,22 @@ def check_clipping(mechanism: GaussianMechanism | None, clip_norm: object) -> No
             f"With Privacy(unit='example') the train reply's MetricRecord must say the norm that was used: "
             f'"{CLIP_METRIC}": {mechanism.clip_norm!r} (it stays on the node)'
         )
+
+
+def _unweighted(trained: Trained, multiplier: int) -> Trained:
+    """Return a result of weight 1: its public multiplier weighs it in the sum.
+
+    Raises
+    ------
+    CodecError
+        If the party declares no examples.
+    """
+    if not multiplier:
+        raise CodecError(
+            "This task weighs updates by declared numbers of examples, and this node declares none; use "
+            "SecureMod(examples=...) or `examples` in the roster"
+        )
+    return replace(trained, weight=1.0)
 
 
 def _unpack_reply(stored: bytes) -> Reply:

@@ -5,7 +5,7 @@ A roster file is TOML::
     version = 1
 
     [policy]
-    schemes = ["paillier"]
+    schemes = ["paillier", "nddfe"]
     min-key-bits = 3072
     min-survivors = 3
     max-epsilon = 3.0
@@ -43,6 +43,10 @@ from ..roster import Party, Roster
 from ..task import TaskConfig
 from .identity import development_identity, development_name
 
+#: Modes kept for study: anybody who is online in them reads single clients.
+INSECURE_MODES = ("paper",)
+#: Schemes whose security grows with the size of a scheme key.
+KEY_SIZED = ("paillier",)
 _PARTY_KEYS = {"name", "roles", "address", "encryption", "scheme-key", "examples", "vrf"}
 
 
@@ -52,10 +56,10 @@ class Policy:
 
     Parameters
     ----------
-    schemes : tuple of str (default: ("paillier",))
-        Accepted schemes. Schemes and modes that hide nothing must be named to be accepted.
+    schemes : tuple of str (default: ("paillier", "nddfe"))
+        Accepted schemes. Modes that are insecure must be named to be accepted: ``"nddfe-paper"``.
     min_key_bits : int (default: 3072)
-        Smallest scheme key in bits.
+        Smallest scheme key in bits, where the scheme has one (paillier).
     min_survivors : int (default: 3)
         Fewest clients in a sum, at least 3 (S12).
     min_noise_multiplier : float (default: 0.0)
@@ -85,7 +89,7 @@ class Policy:
         If ``min_survivors`` is below 3, or ``hub`` is no address.
     """
 
-    schemes: tuple[str, ...] = ("paillier",)
+    schemes: tuple[str, ...] = ("paillier", "nddfe")
     min_key_bits: int = 3072
     min_survivors: int = 3
     min_noise_multiplier: float = 0.0
@@ -144,9 +148,10 @@ class Policy:
 
     def check(self, config: TaskConfig) -> None:
         """Raise :class:`PolicyError`, naming the rule, unless the task keeps to this policy."""
-        if config.scheme not in self.schemes:
-            raise PolicyError(f"This node's policy does not accept scheme {config.scheme!r}, only {self.schemes}")
-        if config.key_bits < self.min_key_bits:
+        wanted = f"{config.scheme}-{config.mode}" if config.mode in INSECURE_MODES else config.scheme
+        if wanted not in self.schemes:
+            raise PolicyError(f"This node's policy does not accept scheme {wanted!r}, only {self.schemes}")
+        if config.scheme in KEY_SIZED and config.key_bits < self.min_key_bits:
             raise PolicyError(f"This node's policy needs keys of {self.min_key_bits} bits, offered: {config.key_bits}")
         if config.min_survivors < self.min_survivors:
             raise PolicyError(f"This node's policy needs min_survivors >= {self.min_survivors}")
@@ -207,15 +212,19 @@ class Pins:
         return cls({party.name: party for party in roster.parties}, Policy.from_toml(data.get("policy", {})))
 
     @classmethod
-    def development(cls) -> Self:
-        """Return the pins of simulated nodes: every party must be the one derived from the public mnemonic."""
-        return cls(None, Policy(min_key_bits=2048, reveal_metrics=None, min_committee=1))
+    def development(cls, insecure: tuple[str, ...] = ()) -> Self:
+        """Return the pins of simulated nodes: every party must be the one derived from the public mnemonic.
+
+        ``insecure`` are further schemes that the node's own app accepts, e.g. ``("nddfe-paper",)``.
+        """
+        schemes = (*Policy().schemes, *insecure)
+        return cls(None, Policy(schemes=schemes, min_key_bits=2048, reveal_metrics=None, min_committee=1))
 
     def check(self, party: Party) -> None:
         """Raise :class:`RosterError` unless ``party`` is pinned with exactly these keys and roles.
 
         An authority's scheme key and a declared number of examples are compared when they are pinned; a scheme key
-        that is not pinned must carry the authority's signature (:func:`flbc.node.ticket.check_keys`).
+        that is not pinned must carry the authority's signature (:func:`flbc.node.scheme_keys.check_keys`).
         """
         pinned = self._pinned(party.name)
         same_keys = (party.address, party.encryption) == (pinned.address, pinned.encryption)

@@ -7,18 +7,27 @@ from typing import Any
 from ..codec import Codec, Layout, VectorPlan
 from ..errors import LayoutError, ProtocolError
 from ..privacy.mechanism import GaussianMechanism
+from ..roster import Roster
 from ..schemes import SumSpec
 from ..task import TaskConfig
 
-_EXTRA = ("layout", "length", "max_abs", "weight_key")
+_EXTRA = ("layout", "length", "max_abs", "weight_key", "max_multiplier")
 
 
 def codec_terms(
-    plan: VectorPlan, mechanism: GaussianMechanism | None, weight_key: str = "num-examples"
+    plan: VectorPlan,
+    mechanism: GaussianMechanism | None,
+    weight_key: str = "num-examples",
+    max_multiplier: int | None = None,
 ) -> dict[str, Any]:
-    """Return the codec part of a task configuration: settings, and what nodes without the model must know."""
+    """Return the codec part of a task configuration: settings, and what nodes without the model must know.
+
+    ``max_multiplier`` is None where weights are inside the sum; else updates are multiplied by their party's declared
+    number of examples, at most this.
+    """
     max_abs = plan.codec.max_abs if mechanism is None else mechanism.max_abs
-    fixed = {"layout": plan.layout.hash.hex(), "length": plan.length, "max_abs": max_abs, "weight_key": weight_key}
+    fixed: dict[str, Any] = {"layout": plan.layout.hash.hex(), "length": plan.length, "max_abs": max_abs}
+    fixed |= {"weight_key": weight_key, "max_multiplier": max_multiplier}
     return {**plan.codec.to_dict(), **fixed}
 
 
@@ -43,13 +52,24 @@ def sum_spec(config: TaskConfig) -> SumSpec:
         If the codec and the mechanism contradict each other.
     """
     codec, mechanism = codec_of(config), mechanism_of(config)
-    length, max_abs = config.codec["length"], config.codec["max_abs"]
-    if type(length) is not int or type(max_abs) is not int:
-        raise ProtocolError("The codec's length and max_abs must be integers")
+    length, max_abs, multiplier = (config.codec[name] for name in ("length", "max_abs", "max_multiplier"))
+    if type(length) is not int or type(max_abs) is not int or type(multiplier) not in (int, type(None)):
+        raise ProtocolError("The codec's length, max_abs and max_multiplier must be integers")
     agreed = (codec.max_abs, length) if mechanism is None else (mechanism.max_abs, mechanism.dimension)
     if (max_abs, length) != agreed:
         raise ProtocolError("The task configuration contradicts itself: length or max_abs do not fit codec and privacy")
-    return SumSpec(length, max_abs, config.max_parties, 0 if mechanism is None else mechanism.noise_tail())
+    tail = 0 if mechanism is None else mechanism.noise_tail()
+    return SumSpec(length, max_abs, config.max_parties, tail, 1 if multiplier is None else multiplier)
+
+
+def multipliers(config: TaskConfig, roster: Roster) -> tuple[int, ...]:
+    """Return the public factor of each party's update in the sum, by roster index.
+
+    1 where weights are inside the sum; else the declared number of examples (y in ESB-FL), 0 for who declares none.
+    """
+    if config.codec["max_multiplier"] is None:
+        return (1,) * len(roster.parties)
+    return tuple(party.examples for party in roster.parties)
 
 
 def vector_plan(config: TaskConfig, layout: Layout) -> VectorPlan:

@@ -7,14 +7,14 @@ from functools import cached_property
 from typing import Self
 
 from ..codec import Frame
-from ..crypto import paillier
-from ..crypto.eip712 import Domain
 from ..crypto.signing import keccak256
-from ..encoding import canonical, parse, unhex
-from ..errors import PolicyError, ProtocolError, RosterError, SignatureError
+from ..encoding import canonical, parse
+from ..errors import PolicyError, ProtocolError, RosterError
 from ..roster import Party, Roster
-from ..round import NO_HUB, Hello, RoundLabel, SchemeKey, Signed, domain
+from ..round import Hello, RoundLabel
+from ..schemes import SumSpec
 from ..task import TaskConfig
+from . import halves
 from .covenant import Beacon, check_covenant
 from .identity import Identity
 from .memory import NodeMemory
@@ -86,11 +86,15 @@ class Ticket:
         )
 
     @cached_property
-    def authority(self) -> Party:
-        """The one party that opens; :class:`RosterError` if there is not exactly one."""
-        found = self.roster.with_role("authority")
+    def spec(self) -> SumSpec:
+        """How large the attempt's sum can get."""
+        return sum_spec(self.config)
+
+    def only(self, role: str) -> Party:
+        """Return the one party that serves a role; :class:`RosterError` if there is not exactly one."""
+        found = self.roster.with_role(role)
         if len(found) != 1:
-            raise RosterError(f"The roster must name exactly one authority, not {len(found)}")
+            raise RosterError(f"The roster must name exactly one {role}, not {len(found)}")
         return found[0][1]
 
 
@@ -130,9 +134,7 @@ def admit(ticket: Ticket, me: Identity, pins: Pins, memory: NodeMemory) -> int:
     check_covenant(ticket.config, ticket.roster, ticket.label, ticket.beacon)
     if ticket.beacon is not None:
         pins.policy.check_committee(len(ticket.roster.with_role("committee")))
-    if ticket.config.mode != "authority":
-        raise ProtocolError("This version of flbc knows no other mode of opening than 'authority'")
-    sum_spec(ticket.config)  # refuses a configuration that contradicts itself
+    halves.check(ticket)
     if ticket.label.round < 1:
         raise ProtocolError("Rounds count from 1")
     memory.agree(ticket.label.task, ticket.config.hash)
@@ -144,40 +146,3 @@ def hello(nonce: bytes, party: bytes, keys: bytes) -> Hello:
     if len(nonce) != 32:
         raise ProtocolError("The nonce of a hello must have 32 bytes")
     return Hello(nonce, keccak256(party), keccak256(keys))
-
-
-def key_domain(simulation: bool) -> Domain:
-    """EIP-712 domain of scheme keys: they outlive tasks, so it names no chain."""
-    return domain(0, NO_HUB, simulation)
-
-
-def paillier_keys(public: paillier.PublicKey, signature: Signed) -> bytes:
-    """Encode what clients need of the authority."""
-    return canonical({"public": public.to_bytes().hex(), "signed": signature.to_dict()})
-
-
-def check_keys(keys: bytes, config: TaskConfig, authority: Party, simulation: bool) -> paillier.PublicKey:
-    """Return the authority's public key after checking it against roster, configuration and signature (S1).
-
-    Raises
-    ------
-    SignatureError
-        If the pinned authority did not sign this key.
-    RosterError
-        If it is not the key that the roster or the configuration name.
-    CiphertextError
-        If it is not a usable Paillier key.
-    """
-    value = parse(keys, "scheme keys")
-    if set(value) != {"public", "signed"}:
-        raise ProtocolError("The scheme keys must hold the authority's public key and signature")
-    public = paillier.PublicKey.from_bytes(unhex(value["public"], None, "public key"))
-    signed = Signed.from_dict(SchemeKey, value["signed"])
-    if signed.value != SchemeKey(config.scheme, public.fingerprint):
-        raise SignatureError("The authority's signature covers another scheme key")
-    signed.verify(authority.address, key_domain(simulation))
-    if config.scheme_keys != (public.fingerprint,) or authority.scheme_key != public.fingerprint:
-        raise RosterError("The authority's key is not the one that the roster and the task configuration name")
-    if public.bits != config.key_bits:
-        raise RosterError(f"The authority's key has {public.bits} bits, the task says {config.key_bits}")
-    return public

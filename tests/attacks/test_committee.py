@@ -17,8 +17,8 @@ from flbc.node.covenant import Beacon, Covenant, default_quorum
 from flbc.node.draw import check_draw, make_draw
 from flbc.node.endorsement import Endorsement, check_endorsement
 from flbc.node.memory import KEPT_TASKS
+from flbc.node.scheme_keys import paillier_keys
 from flbc.node.settlement import SettleRequest
-from flbc.node.ticket import paillier_keys
 from flbc.round import Signed, Vote
 from tests.support.committee import CHAIN_ID, COVENANT, HUB, INITIAL, SEED, Committee, tampered
 from tests.support.parties import HOSPITALS, KEY_BITS, identity
@@ -247,7 +247,7 @@ def test_an_authority_in_the_committee_is_refused(committee: Make) -> None:
     m.c.pins = replace(m.c.pins, parties=pinned)
     m.c.keys = paillier_keys(m.c.key.public, m.c.authority().scheme_key())
     ticket = m.ticket()
-    with pytest.raises(ProtocolError, match="the authority serves in no other role"):
+    with pytest.raises(ProtocolError, match="authority and generator serve in no other role"):
         m.c.participant("cleveland").must_train(ticket, ticket.label.model)
 
 

@@ -12,7 +12,7 @@ from flbc.crypto.keystream import EncryptionKey
 from flbc.crypto.signing import SigningKey
 from flbc.errors import FlbcError, PolicyError, RosterError, SignatureError
 from flbc.node import Policy, Ticket, development_identity
-from flbc.node.ticket import key_domain, paillier_keys
+from flbc.node.scheme_keys import key_domain, paillier_keys
 from flbc.privacy import Privacy
 from flbc.privacy.mechanism import plan
 from flbc.roster import Roster

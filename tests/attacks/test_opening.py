@@ -16,11 +16,12 @@ import pytest
 
 from flbc.errors import AlreadyOpenedError, BudgetExhaustedError, OpeningRefusedError, VerificationError
 from flbc.node import Policy
-from flbc.node import authority as authority_module
-from flbc.node.authority import check_opening
+from flbc.node import opening as opening_module
+from flbc.node.opening import check_opening
 from flbc.privacy import Privacy
 from flbc.privacy.mechanism import plan
 from flbc.privacy.noise import rounded_gaussian
+from flbc.round import Signed
 from tests.support.parties import HOSPITALS, KEY_BITS, Consortium
 
 
@@ -79,7 +80,7 @@ def _open_and_die(c: Consortium, ticket: Any, request: Any) -> None:
     def die(count: int, sigma: float) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    authority_module.rounded_gaussian = die
+    opening_module.rounded_gaussian = die
     c.authority().open(ticket, request)
 
 
@@ -145,19 +146,19 @@ def test_the_server_checks_what_the_authority_says(what: str, consortium: Any) -
     ticket = c.ticket()
     request = c.request(ticket, c.train_all(ticket))
     signed, total = c.authority().open(ticket, request)
-    address, config, block = c.me["authority"].keys.signing.address, c.config, request.block
-    check_opening(signed, total, block, ticket.label, address, config)
+    address, block = c.me["authority"].keys.signing.address, request.block
+    check_opening(signed, total, block, ticket, address)
     if what == "block":
         block = c.request(ticket, subset(c_replies(c, ticket), *HOSPITALS[:3])).block
     elif what == "total":
         total = total + np.eye(1, 6, dtype=np.int64)[0]
     elif what == "sigma":
-        other = plan(Privacy(epsilon=2.0, unit="example"), dimension=6, rounds=5, max_examples=50)
-        config = replace(config, privacy=other.to_dict())
+        less = replace(signed.value, sigma=signed.value.sigma - 1)
+        signed = Signed.make(less, c.me["authority"].keys.signing, ticket.label.domain)
     else:
         address = c.me["zurich"].keys.signing.address
     with pytest.raises(VerificationError):
-        check_opening(signed, total, block, ticket.label, address, config)
+        check_opening(signed, total, block, ticket, address)
 
 
 def c_replies(c: Consortium, ticket: Any) -> dict[str, Any]:
@@ -225,7 +226,7 @@ def test_one_block_asked_for_by_many_at_once_has_one_answer(consortium: Any, mon
         together.wait(timeout=20)  # all four have reserved, none has answered
         return drawn
 
-    monkeypatch.setattr(authority_module, "rounded_gaussian", noise)
+    monkeypatch.setattr(opening_module, "rounded_gaussian", noise)
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: c.authority().open(ticket, request), range(4)))
     assert len(set(draws)) == 4

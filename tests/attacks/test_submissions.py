@@ -9,7 +9,7 @@ import pytest
 
 from flbc.crypto.signing import keccak256
 from flbc.errors import FlbcError, OpeningRefusedError, SignatureError, VerificationError
-from flbc.node.authority import OpenRequest
+from flbc.node.opening import OpenRequest
 from flbc.round import Signed
 from tests.support.parties import HOSPITALS, identity
 

@@ -123,7 +123,7 @@ def test_authority_down_abandons_the_round_and_the_next_one_works(grid: Any, cap
         return None if stage_of(message) == wire.OPEN and message.metadata.group_id == "1" else message
 
     result = run(secure(stage_timeout=0.1), grid(request=down), 2)
-    assert "did not open the sum within 2 x 0.1 s" in caplog.text
+    assert "did not help to open the sum within 2 x 0.1 s" in caplog.text
     assert result.train_metrics_clientapp[1]["flbc-survivors"] == 0
     assert result.train_metrics_clientapp[2]["flbc-survivors"] == 4
     np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([0, 1, 2, 3]), atol=1e-3)
@@ -171,7 +171,7 @@ def test_a_forged_opening_is_rejected_by_the_server(grid: Any, caplog: Any) -> N
         return message
 
     result = run(secure(), grid(reply=forge))
-    assert "not the one that the authority signed" in caplog.text
+    assert "not the one that the opener signed" in caplog.text
     assert not result.arrays
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from flbc.crypto.signing import keccak256
-from flbc.node.authority import OpenRequest
 from flbc.node.committee import Attestation, Attester, AttestRequest, Entry, Link, Summary, ranking
 from flbc.node.covenant import Beacon, Covenant, genesis_of
 from flbc.node.endorsement import Endorsement
+from flbc.node.opening import OpenRequest
 from flbc.node.participant import Reply
 from flbc.node.settlement import Judge
 from flbc.node.ticket import Ticket, keys_hash

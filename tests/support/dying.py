@@ -49,7 +49,7 @@ def after(owner: Any, name: str, when: Callable[..., bool] = lambda *_: True) ->
 def arm(point: str) -> None:
     """Set the trap. The block that rows, signatures and receipts are about is that of round 2."""
     from flbc.flower import strategy
-    from flbc.flower.rounds import SecureRound
+    from flbc.flower.helpers import Helpers
     from flbc.ledger import development, publishing
     from flbc.ledger.book import ChainBook
     from flbc.ledger.chain import Chain
@@ -92,8 +92,8 @@ def arm(point: str) -> None:
         "signed": lambda: after(Journal, "keep", block),
         "sent": lambda: after(Chain, "offer", lambda _, raw, transaction: transaction in hashes),
         "receipt": lambda: after(Journal, "update", mined),
-        "unopened": lambda: before(SecureRound, "_open", second),
-        "opened": lambda: after(SecureRound, "_open", second),
+        "unopened": lambda: before(Helpers, "open", second),
+        "opened": lambda: after(Helpers, "open", second),
         "before settling": lambda: before(strategy, "settle"),
         "settlement row": lambda: after(Journal, "add", row("settle/")),
         "settled": lambda: before(development, "claim_all"),

@@ -14,11 +14,11 @@ from flbc.crypto import paillier
 from flbc.crypto.keystore import PartyKeys
 from flbc.crypto.signing import keccak256
 from flbc.node import Authority, Identity, NodeMemory, Participant, Pins, Policy, Ticket
-from flbc.node.authority import OpenRequest
 from flbc.node.covenant import Covenant
+from flbc.node.opening import OpenRequest
 from flbc.node.participant import Reply, Trained
+from flbc.node.scheme_keys import paillier_keys
 from flbc.node.terms import codec_terms, sum_spec
-from flbc.node.ticket import paillier_keys
 from flbc.privacy import GaussianMechanism
 from flbc.roster import Party, Roster
 from flbc.round import NO_HUB, NO_LEADER, ZERO, Block, RoundLabel, Signed
