@@ -1,7 +1,8 @@
-"""ServerApp: wraps FedAvg in the strategy, shows every round, and compares at the end."""
+"""ServerApp: wraps FedAvg in the strategy of run-config, shows every round, and compares at the end."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from logging import INFO
 from typing import Any
 
@@ -12,32 +13,42 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from ...demo.compare import compare, render
-from ...demo.heart import FEATURE_NAMES, HOSPITALS
-from ...errors import FlbcError
+from ...demo.heart import HOSPITALS
+from ...errors import ConfigError, FlbcError
 from ..paillier import Paillier
+from ..strategy import SecureStrategy
 from .settings import AppSettings
 
 app = ServerApp()
 
 
-class HeartDemo(Paillier):
-    """Paillier that shows the hospitals' accuracy by name. Users need no subclass."""
+class Demo(SecureStrategy):
+    """Mixin that logs accuracies: of heart data by hospital, of others the spread. Users need no subclass."""
 
+    data = "heart"
     rounds = 0
     last: dict[str, float]
 
     def on_evaluation(self, server_round: int, metrics: dict[str, dict[str, Any]]) -> None:
-        """Log each hospital's accuracy and the overall one (weighted by test patients)."""
+        """Log the overall accuracy (weighted by test examples) and the nodes'."""
         if not all("accuracy" in values for values in metrics.values()) or not metrics:
             return
         order = sorted(metrics, key=lambda name: (name.partition("node-")[2].zfill(9), name))
-        shown = {hospital(name): float(metrics[name]["accuracy"]) for name in order}
-        weights = [float(metrics[name]["num-examples"]) for name in order]
+        names = {party: hospital(party) if self.data == "heart" else party for party in order}
+        shown = {names[party]: float(metrics[party]["accuracy"]) for party in order}
+        weights = [float(metrics[party]["num-examples"]) for party in order]
         overall = float(np.average(list(shown.values()), weights=weights))
         self.last = {**shown, "overall": overall}
-        text = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
+        if self.data == "heart":
+            text = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
+        else:
+            text = f"lowest {min(shown.values()):.3f}  highest {max(shown.values()):.3f}  of {len(shown)} nodes"
         log(INFO, "flbc: round %d/%d accuracy: overall %.3f  %s  (in clear, outside epsilon)",
             server_round, self.rounds, overall, text)  # fmt: skip
+
+
+class PaillierDemo(Demo, Paillier):
+    """The strategy Paillier, with that line."""
 
 
 def hospital(party: str) -> str:
@@ -46,29 +57,58 @@ def hospital(party: str) -> str:
     return HOSPITALS[int(number)] if number.isdigit() and int(number) < len(HOSPITALS) else party
 
 
+def _wrapped(settings: AppSettings) -> FedAvg:
+    least = settings.min_survivors
+    return FedAvg(min_train_nodes=least, min_evaluate_nodes=least, min_available_nodes=least)
+
+
+def _common(settings: AppSettings) -> dict[str, Any]:
+    """Return the arguments that every strategy takes."""
+    return {
+        "privacy": settings.privacy,
+        "codec": settings.codec,
+        "min_survivors": settings.min_survivors,
+        "stage_timeout": settings.stage_timeout,
+        "node_wait": settings.node_wait or None,
+        "reveal_metrics": settings.reveal_metrics if settings.privacy else (),
+        "ledger": settings.ledger,
+    }
+
+
+#: How run-config ``strategy`` becomes one.
+STRATEGIES: dict[str, Callable[[AppSettings], Demo]] = {
+    "paillier": lambda settings: PaillierDemo(_wrapped(settings), key_bits=settings.key_bits, **_common(settings)),
+}
+
+
+def strategy_of(settings: AppSettings) -> Demo:
+    """Return the strategy that run-config asks for.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
+    if settings.strategy not in STRATEGIES:
+        raise ConfigError(
+            f"Run-config strategy = {settings.strategy!r} is unknown; choose one of {', '.join(STRATEGIES)}"
+        )
+    strategy = STRATEGIES[settings.strategy](settings)
+    strategy.data, strategy.rounds, strategy.last = settings.data.name, settings.rounds, {}
+    return strategy
+
+
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train, then print the comparison."""
+    """Train, then print the comparison if it is heart data."""
     settings = AppSettings.read(context.run_config)
-    strategy = HeartDemo(
-        FedAvg(min_train_nodes=settings.min_survivors, min_evaluate_nodes=settings.min_survivors,
-               min_available_nodes=settings.min_survivors),
-        privacy=settings.privacy,
-        codec=settings.codec,
-        key_bits=settings.key_bits,
-        min_survivors=settings.min_survivors,
-        stage_timeout=settings.stage_timeout,
-        node_wait=settings.node_wait or None,
-        reveal_metrics=settings.reveal_metrics if settings.privacy else (),
-        ledger=settings.ledger,
-    )  # fmt: skip
-    strategy.rounds, strategy.last = settings.rounds, {}
-    weights = {"linear.weight": np.zeros((1, len(FEATURE_NAMES))), "linear.bias": np.zeros(1)}
-    initial = ArrayRecord({name: Array(value) for name, value in weights.items()})
+    strategy = strategy_of(settings)
+    initial = ArrayRecord({name: Array(value) for name, value in settings.data.initial().items()})
     result = strategy.start(grid=grid, initial_arrays=initial, num_rounds=settings.rounds)
     if not result.arrays:
         raise FlbcError("No round was finished; the log above says why")
-    if settings.compare and set(strategy.last) == {*HOSPITALS, "overall"}:
+    heart = settings.data.name == "heart"
+    if settings.compare and heart and set(strategy.last) == {*HOSPITALS, "overall"}:
         spent = result.train_metrics_clientapp[max(result.train_metrics_clientapp)].get("flbc-epsilon", 0.0)
         log(INFO, "flbc: computing the comparison in this process ...")
         rows = compare(strategy.last, settings.fold, settings.training, settings.privacy, settings.key_bits)

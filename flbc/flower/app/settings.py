@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from ...codec import Codec
+from ...demo.base import Dataset
 from ...demo.baselines import Settings
+from ...demo.datasets import dataset
+from ...demo.training import Local
 from ...errors import ConfigError
 from ...ledger.settings import Ledger
 from ...privacy import Privacy
@@ -17,8 +21,14 @@ PRIVACY_UNITS = ("none", "example", "client")
 
 @dataclass(frozen=True, slots=True)
 class AppSettings:
-    """What ``strategies/*/pyproject.toml`` sets and ``flwr run -c`` overrides; see the strategy's README."""
+    """What ``strategies/*/pyproject.toml`` sets and ``flwr run -c`` overrides; see the strategy's README.
 
+    ``learning_rate``, ``batch_size`` and ``local_epochs`` are what holds: where run-config says 0, the data set's own.
+    """
+
+    strategy: str
+    data: Dataset
+    data_dir: str
     rounds: int
     privacy_unit: str
     epsilon: float
@@ -26,6 +36,8 @@ class AppSettings:
     clip_norm: float
     learning_rate: float
     local_steps: int
+    local_epochs: int
+    batch_size: int
     fold: int
     key_bits: int
     codec_bits: int
@@ -52,18 +64,25 @@ class AppSettings:
             )
         fold = _get(config, "fold", int)
         if not 0 <= fold < 5:
-            raise ConfigError(f"Run-config fold = {fold} must be 0 to 4: the patients are split into five folds")
+            raise ConfigError(f"Run-config fold = {fold} must be 0 to 4: the data are split into five folds")
+        data = dataset(_get(config, "dataset", str))
+        rate, batch_size, epochs = _training(config, data, unit)
         rounds, steps = _get(config, "num-server-rounds", int), _get(config, "local-steps", int)
         if rounds < 1 or steps < 1:
             raise ConfigError("Run-config num-server-rounds and local-steps must be at least 1")
         return cls(
+            strategy=_get(config, "strategy", str),
+            data=data,
+            data_dir=_get(config, "data-dir", str),
             rounds=rounds,
             privacy_unit=unit,
             epsilon=_get(config, "epsilon", float),
             delta=_get(config, "delta", float),
             clip_norm=_get(config, "clip-norm", float),
-            learning_rate=_get(config, "learning-rate", float),
+            learning_rate=rate,
             local_steps=steps,
+            local_epochs=epochs,
+            batch_size=batch_size,
             fold=fold,
             key_bits=_get(config, "key-bits", int),
             codec_bits=_get(config, "codec-bits", int),
@@ -95,14 +114,39 @@ class AppSettings:
         return Codec(bits=self.codec_bits)
 
     @property
+    def local(self) -> Local:
+        """How a node trains, unless it sends a clipped gradient sum."""
+        full = self.data.defaults.batch_size == 0
+        epochs = self.local_steps if full else self.local_epochs
+        return Local(learning_rate=self.learning_rate, batch_size=self.batch_size, epochs=epochs)
+
+    @property
     def training(self) -> Settings:
-        """Hyper-parameters for the comparisons."""
+        """Hyper-parameters for the comparisons on heart data."""
         return Settings(
             rounds=self.rounds,
             learning_rate=self.learning_rate,
             local_steps=self.local_steps,
             clip_norm=self.clip_norm,
         )
+
+
+def _training(config: Mapping[str, Any], data: Dataset, unit: str) -> tuple[float, int, int]:
+    """Return learning rate, batch size and local epochs; the data set's own where run-config says 0."""
+    rate = _get(config, "learning-rate", float)
+    size, epochs = _get(config, "batch-size", int), _get(config, "local-epochs", int)
+    if not (math.isfinite(rate) and rate >= 0) or size < 0 or epochs < 0:
+        raise ConfigError(
+            "Run-config learning-rate, batch-size and local-epochs must not be negative; 0: the data set's own"
+        )
+    own = data.defaults
+    if own.batch_size == 0 and (size or epochs):
+        raise ConfigError(
+            f"Run-config dataset = {data.name!r} is trained in full batches: set local-steps, and leave batch-size and "
+            "local-epochs at 0"
+        )
+    rate = rate or (own.gradient_rate if unit == "example" else own.learning_rate)
+    return rate, size or own.batch_size, epochs or own.local_epochs
 
 
 def _ledger(config: Mapping[str, Any]) -> Ledger | None:
