@@ -12,8 +12,8 @@ only the decryptor can take away, in secp256k1::
     decryptor   h_j / H_j^f / pk3^{Σ y_i m_ij} = pk3^{Σ y_i x_ij}, and a small discrete logarithm
 
 ``H_j^{r_i}`` is a key-homomorphic pseudo-random function (decisional Diffie-Hellman, random oracle): Joye-Libert and
-Shi et al. aggregate with it too. Next to :mod:`flbc.schemes.ndd_fe_pad` the key is short and a sum of other clients is
-refused for certain, for some thousand times the work: a mode for small models.
+Shi et al. aggregate with it too. Next to :mod:`flbc.schemes.ndd_fe_pad` the key is short, and a sum of other clients
+passes with a chance of 2^-200 only; the price is some ten thousand times the work: a mode for small models.
 
 Noise
     One scalar could only carry the same noise for all coordinates. So the generator takes part as one more client,
@@ -27,6 +27,7 @@ Who learns what
     *Server, outsiders*: nothing but the opened sum. *Generator*: nothing, not even the sum: without m the exponents
     are uniform. *Decryptor*: the (noised) sum; without the function key nothing. *Server and generator*, *server and
     decryptor*: as each alone. *Generator and decryptor* with the payloads: everything (Assumption 2 of the paper).
+    The noise stays hidden from a decryptor that colludes with all clients but one; the generator knows it (S20).
     *Server and some clients*: the sum of the others, which is why ``min_survivors`` exists. A client learns nothing.
     A nonce that repeats under one label would give the difference of two vectors: nonces are random (S7).
 Why a key opens one sum only
@@ -43,7 +44,8 @@ Dropouts
     generator nothing is opened.
 Timing
     Products with H_j are not constant time in r_i. What they tell is at most what the generator knows anyway, and
-    that is useless without m. r_g, whose leak would tell the decryptor the noise, goes in two random shares.
+    that is useless without m. Products with pk3 tell about x + m, which without m says nothing about x. r_g, whose
+    leak would tell the decryptor the noise, goes in two random shares.
 """
 
 from __future__ import annotations

@@ -82,6 +82,12 @@ def test_products_are_the_textbooks(number):
     assert affine(add(product_terms(G, random_shares(number)))) == expected
 
 
+def test_shares_of_a_secret_are_new_each_time():
+    split = [random_shares(5) for _ in range(20)]
+    assert all((a + b) % ORDER == 5 for a, b in split)
+    assert len({share for shares in split for share in shares}) == 40
+
+
 def test_order_is_the_groups():
     assert of(ORDER) is None
     assert of(ORDER + 1) == G
