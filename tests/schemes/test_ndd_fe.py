@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from flbc.crypto import group
 from flbc.crypto.dlog import MAX_LIMIT
 from flbc.crypto.group import (
     INFINITY,
@@ -381,9 +382,10 @@ def test_the_papers_algorithms_in_its_own_words():
 
 
 @pytest.mark.parametrize("protector", [GroupProtector, PaperProtector])
-def test_a_long_vector_through_tables(protector, tmp_path):
+def test_a_long_vector_through_tables(protector, tmp_path, monkeypatch):
     """More coordinates than one batch of logarithms, and enough for tables of multiples."""
-    spec = SumSpec(1600, 32767, 2, 0, 3)
+    monkeypatch.setattr(group, "_TABLE_USES", 100)
+    spec = SumSpec(200, 32767, 2, 0, 3)
     generator, decryptor, client = (GroupKey.generate() for _ in range(3))
     contract = GroupContract if protector is GroupProtector else PaperContract
     _, combiner, derive, opener = contract.sides(spec, generator, decryptor, tmp_path)
