@@ -41,6 +41,7 @@ from .privacy import Privacy, clipped_gradient_sum
 
 if TYPE_CHECKING:
     from .flower.mod import SecureMod
+    from .flower.nddfe import NddFe
     from .flower.paillier import Paillier
 
 __version__ = "0.1.0"
@@ -62,6 +63,7 @@ __all__ = [
     "LayoutError",
     "Ledger",
     "LedgerError",
+    "NddFe",
     "NonFiniteError",
     "OpeningRefusedError",
     "Paillier",
@@ -90,6 +92,10 @@ def __getattr__(name: str) -> Any:
         from .flower.paillier import Paillier
 
         return Paillier
+    if name == "NddFe":
+        from .flower.nddfe import NddFe
+
+        return NddFe
     if name == "SecureMod":
         from .flower.mod import SecureMod
 

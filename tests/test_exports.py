@@ -25,6 +25,7 @@ PUBLIC = [
     "LayoutError",
     "Ledger",
     "LedgerError",
+    "NddFe",
     "NonFiniteError",
     "OpeningRefusedError",
     "Paillier",

@@ -53,14 +53,14 @@ def chained(home: Path, enrolled: Path) -> Path:
 
 
 @pytest.fixture
-def relayer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], str]:
+def relayer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Return a function that makes a relayer's key file, and gives its account some ether."""
 
-    def make(ether: float) -> str:
+    def make(ether: float, url: str = "embedded") -> str:
         monkeypatch.setenv("FLBC_KEY_PASSWORD", "correct horse")
         path, keys = tmp_path / "relayer.key", PartyKeys.generate("relayer")
         keystore.save(path, keys, "correct horse")
-        with connect() as chain:
+        with connect(url) as chain:
             give(chain, keys.signing.address, ether)
         return str(path)
 

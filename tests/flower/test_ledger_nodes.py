@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from flbc.ledger import deployment, nodes
 from flbc.ledger.chain import connect
 from flbc.ledger.nodes import Node
 from tests.flower.conftest import run, secure
+from tests.flower.test_nddfe import nddfe
 from tests.ledger.conftest import start_or_skip
-from tests.support.chain_runs import audited, outbox_of
+from tests.support.apps import make_app
+from tests.support.chain_runs import audited, hub_on, outbox_of, tasks
 from tests.support.local_grid import LocalGrid
 
 Grids = Callable[..., LocalGrid]
@@ -59,6 +63,31 @@ def test_a_run_then_the_chain_goes_away_and_another_comes(grid: Grids, tmp_path:
         audited(url=node.url)
     finally:
         node.kill()
+
+
+def test_two_tasks_in_parallel_on_one_hub(grid: Grids, tmp_path: Path, relayer: Callable[..., str]) -> None:
+    """Two strategies, two relayers, the same hospitals: ESB-FL wants many tasks at a time (section 5.2.1)."""
+    with start_or_skip("anvil", tmp_path / "node.log") as node:
+        deploy(node.url)
+        key = relayer(100, node.url)
+        run(nddfe(ledger=Ledger(url=node.url)), LocalGrid(make_app(), 5))  # registers everybody
+        runs = (
+            (nddfe(ledger=Ledger(url=node.url, accuracy=0.1)), LocalGrid(make_app(), 5)),
+            (secure(ledger=Ledger(url=node.url, accuracy=0.9, key=key)), grid()),
+        )
+        together = threading.Barrier(2)
+
+        def go(pair: tuple[Any, LocalGrid]) -> bool:
+            together.wait(timeout=20)
+            run(*pair, 3)
+            return bool(pair[0].settled)
+
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(go, runs)) == [True, False]  # the second missed its accuracy: nobody is paid
+        with hub_on(node.url) as hub:
+            found = tasks(hub)
+            payouts = [audited(task, node.url).paid for task in found]
+        assert sorted(payouts) == [0, ETHER, ETHER]
 
 
 def test_records_that_need_confirmations(grid: Grids, tmp_path: Path) -> None:
