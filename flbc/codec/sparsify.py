@@ -49,7 +49,7 @@ class Compression:
         Rounds in which the rate grows to its final value.
     explore : float (default: 0.2)
         Share of the sent coordinates that is drawn by lot, from 0 to 1, rounded up; the others are those of which most
-        is expected.
+        is expected. At 0, a coordinate that was zero when it was last opened may never be sent again.
     clip : float or None (default: None)
         L2 norm to which the sum of all clients' updates of a round is held: each client clips its own to
         ``clip / sqrt(clients)`` (DGC, section 3.2). None: no clipping.

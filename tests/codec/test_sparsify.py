@@ -237,7 +237,7 @@ CARRY = Carry(FIVE, split(FIVE, np.array([0, 2]))[1], 7).to_bytes()
 
 def test_truncated_bytes_are_refused():
     for length in range(len(CARRY)):
-        with pytest.raises(CodecError, match="damaged|Rounds count|one size"):
+        with pytest.raises(CodecError, match=r"damaged|Rounds count|one size"):
             Carry.from_bytes(CARRY[:length])
 
 
