@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .codec import Codec
+from .codec import Codec, Compression
 from .errors import (
     AlreadyOpenedError,
     AuditError,
@@ -56,6 +56,7 @@ __all__ = [
     "CiphertextError",
     "Codec",
     "CodecError",
+    "Compression",
     "ConfigError",
     "DependencyError",
     "FlbcError",

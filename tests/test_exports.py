@@ -18,6 +18,7 @@ PUBLIC = [
     "CiphertextError",
     "Codec",
     "CodecError",
+    "Compression",
     "ConfigError",
     "DependencyError",
     "FlbcError",

@@ -3,5 +3,6 @@
 from .dense import EncodedUpdate, OpenedUpdate, VectorPlan
 from .layout import Layout, Tensor
 from .settings import Codec, Frame
+from .sparsify import Compression
 
-__all__ = ["Codec", "EncodedUpdate", "Frame", "Layout", "OpenedUpdate", "Tensor", "VectorPlan"]
+__all__ = ["Codec", "Compression", "EncodedUpdate", "Frame", "Layout", "OpenedUpdate", "Tensor", "VectorPlan"]

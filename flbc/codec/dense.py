@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -26,12 +26,13 @@ from numpy.typing import NDArray
 
 from ..errors import CodecError
 from . import exact
-from .layout import Arrays, Layout
+from .layout import Arrays, Layout, Tensor
 from .metrics import flatten_metrics
 from .ranges import MARKS, largest_of, mark, next_ranges
 from .settings import Codec, Frame
 
 IntVector = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class EncodedUpdate:
 
     values: IntVector
     metric_names: tuple[str, ...] = ()
+    #: Per sent float coordinate, what its integer stands for, in units of the update; empty with privacy.
+    carried: Floats = field(default_factory=lambda: np.zeros(0), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class VectorPlan:
 
     @cached_property
     def length(self) -> int:
-        """Coordinates of the summed vector."""
+        """Coordinates of the summed vector, without compression."""
         floats = self.layout.count("float")
         if self.private:
             return floats
@@ -114,7 +117,12 @@ class VectorPlan:
 
     # ------------------------------------------------------------------ without differential privacy
     def encode(
-        self, update: Arrays, weight: float, metrics: Mapping[str, float | Sequence[float]], frame: Frame
+        self,
+        update: Arrays,
+        weight: float,
+        metrics: Mapping[str, float | Sequence[float]],
+        frame: Frame,
+        indices: IntVector | None = None,
     ) -> EncodedUpdate:
         """Encode an update for a weighted mean.
 
@@ -128,6 +136,8 @@ class VectorPlan:
             Numbers (or lists of numbers) to average with the same weight.
         frame : Frame
             The public numbers of the attempt.
+        indices : ndarray of int64, shape (count,), or None
+            With compression, which float coordinates are sent, sorted; None: all.
 
         Raises
         ------
@@ -139,15 +149,19 @@ class VectorPlan:
         ranges = frame.ranges
         if len(ranges) != len(self.layout.of_kind("float")):
             raise CodecError("The frame has another number of ranges than the model has float arrays")
-        floats = np.zeros(self.layout.count("float"), np.int64)
+        count = self.layout.count("float") if indices is None else len(indices)
+        floats, carried = np.zeros(count, np.int64), np.zeros(count)
         marks: list[IntVector] = []
         saturated = 0
-        for (tensor, place), limit in zip(self.layout.float_slices(), ranges, strict=True):
+        for (tensor, place, within), limit in zip(self._places(indices), ranges, strict=True):
+            flat = update[tensor.name].reshape(-1)[within].astype(np.float64)
             with np.errstate(over="ignore"):  # infinity saturates like any other value that does not fit
-                scaled = update[tensor.name].reshape(-1).astype(np.float64) * (weight / frame.max_weight) / limit
+                scaled = flat * (weight / frame.max_weight) / limit
             saturated += int(np.count_nonzero(np.abs(scaled) > 1))
             marks.append(mark(scaled))
             floats[place] = round_stochastic(np.clip(scaled, -1, 1) * self.codec.max_abs)
+            if weight:
+                carried[place] = floats[place] * (limit / self.codec.max_abs * (frame.max_weight / weight))
         integers = [update[t.name].reshape(-1).astype(np.float64) * weight for t, _ in self.layout.integer_slices()]
         names, numbers = flatten_metrics(metrics, self.codec.max_metrics)
         tail = np.zeros(2 + self.codec.max_metrics, np.float64)
@@ -155,18 +169,29 @@ class VectorPlan:
         with np.errstate(over="ignore"):  # refused by exact.split
             tail[2 : 2 + len(numbers)] = np.array(numbers, np.float64) * weight
         digits = exact.split(np.concatenate([*integers, tail]), self.codec.bits)
-        return EncodedUpdate(np.concatenate([floats, *marks, digits]), names)
+        return EncodedUpdate(np.concatenate([floats, *marks, digits]), names, carried)
 
-    def decode(self, total: IntVector, parties: int, metric_count: int, frame: Frame) -> OpenedUpdate:
-        """Decode the sum of ``parties`` encoded updates.
+    def _places(self, indices: IntVector | None) -> Iterator[tuple[Tensor, slice, slice | IntVector]]:
+        """Yield each float tensor, its place among the coordinates that are sent, and which of its own those are."""
+        for tensor, place in self.layout.float_slices():
+            if indices is None:
+                yield tensor, place, slice(None)
+            else:
+                first, last = (int(i) for i in np.searchsorted(indices, (place.start, place.stop)))
+                yield tensor, slice(first, last), indices[first:last] - place.start
+
+    def decode(
+        self, total: IntVector, parties: int, metric_count: int, frame: Frame, indices: IntVector | None = None
+    ) -> OpenedUpdate:
+        """Decode the sum of ``parties`` encoded updates; with compression, coordinates that were not sent are zero.
 
         Raises
         ------
         CodecError
             If the length is wrong or the weights sum to zero or less.
         """
-        self._check_length(total)
-        floats = self.layout.count("float")
+        floats = self.layout.count("float") if indices is None else len(indices)
+        self._check_length(total, self.length - self.layout.count("float") + floats)
         marks, digits = np.split(total[floats:], [self._marks])
         numbers = exact.join(digits, self.codec.bits)
         integers = self.layout.count("integer")
@@ -176,9 +201,10 @@ class VectorPlan:
         if parties * (frame.max_weight + exact.RESOLUTION) < weight:
             raise CodecError("The opened weight exceeds what the clients may report: a client sent a malformed update")
         mean: dict[str, NDArray[np.float64]] = {}
-        for (tensor, place), limit in zip(self.layout.float_slices(), frame.ranges, strict=True):
-            scale = limit / self.codec.max_abs * (frame.max_weight / weight)
-            mean[tensor.name] = np.asarray(total[:floats][place] * scale, np.float64).reshape(tensor.shape)
+        for (tensor, place, within), limit in zip(self._places(indices), frame.ranges, strict=True):
+            scale, flat = limit / self.codec.max_abs * (frame.max_weight / weight), np.zeros(tensor.size)
+            flat[within] = total[:floats][place] * scale
+            mean[tensor.name] = flat.reshape(tensor.shape)
         for tensor, place in self.layout.integer_slices():
             mean[tensor.name] = (numbers[:integers][place] / weight).reshape(tensor.shape)
         metrics = numbers[integers + 2 : integers + 2 + metric_count] / weight
@@ -200,14 +226,14 @@ class VectorPlan:
 
     def decode_private(self, total: IntVector, step: float, count: float) -> OpenedUpdate:
         """Return ``total * step / count`` per float array; ``count`` is public."""
-        self._check_length(total)
+        self._check_length(total, self.length)
         scaled = np.asarray(total * (step / count), np.float64)
         mean = {tensor.name: scaled[place].reshape(tensor.shape) for tensor, place in self.layout.float_slices()}
         return OpenedUpdate(mean, float(count))
 
-    def _check_length(self, total: IntVector) -> None:
-        if total.shape != (self.length,):
-            raise CodecError(f"The opened sum has shape {total.shape}, expected ({self.length},)")
+    def _check_length(self, total: IntVector, length: int) -> None:
+        if total.shape != (length,):
+            raise CodecError(f"The opened sum has shape {total.shape}, expected ({length},)")
 
 
 def round_stochastic(values: NDArray[np.float64]) -> IntVector:

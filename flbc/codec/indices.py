@@ -77,7 +77,7 @@ def pack_indices(indices: IntVector, size: int) -> bytes:
     return np.packbits(chosen, bitorder="little").tobytes()
 
 
-def unpack_indices(data: bytes, size: int, count: int) -> IntVector:
+def unpack_indices(data: bytes, size: int, count: int, *, exactly: bool = True) -> IntVector:
     """Read a bitmap; there is one bitmap for one set.
 
     Parameters
@@ -87,6 +87,8 @@ def unpack_indices(data: bytes, size: int, count: int) -> IntVector:
         Coordinates of all float arrays together.
     count : int
         How many must be chosen: ``compression.kept(round_, size)``.
+    exactly : bool (default: True)
+        False: at most ``count``.
 
     Returns
     -------
@@ -104,7 +106,7 @@ def unpack_indices(data: bytes, size: int, count: int) -> IntVector:
     if bits[size:].any():
         raise CodecError(f"The index set names coordinates beyond the {size} that the model has")
     indices = np.flatnonzero(bits).astype(np.int64)
-    if indices.size != count:
+    if indices.size > count or (exactly and indices.size != count):
         raise CodecError(f"The index set must choose {count} coordinates in this round, not {indices.size}")
     return indices
 

@@ -10,8 +10,9 @@ from functools import cached_property
 from typing import Any, Self
 
 from ..crypto.signing import keccak256
-from ..encoding import canonical, parse
+from ..encoding import canonical, parse, unhex
 from ..errors import ConfigError, ProtocolError
+from .sparsify import Compression
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +33,8 @@ class Codec:
         server that power of two for each client, and costs one more stage in round 1.
     max_metrics : int (default: 16)
         How many numbers a training function's MetricRecord may hold beside the weight.
+    compression : Compression or None (default: None)
+        Send few coordinates a round, and keep the rest for later rounds. Not with differential privacy.
 
     Raises
     ------
@@ -44,6 +47,7 @@ class Codec:
     range_factor: float = 4.0
     max_examples: float | None = None
     max_metrics: int = 16
+    compression: Compression | None = None
 
     def __post_init__(self) -> None:
         if type(self.bits) is not int or not 8 <= self.bits <= 32:
@@ -56,6 +60,8 @@ class Codec:
             raise ConfigError(f"Codec(max_examples={self.max_examples!r}) must be a positive number, or None")
         if type(self.max_metrics) is not int or not 0 <= self.max_metrics <= 4096:
             raise ConfigError(f"Codec(max_metrics={self.max_metrics!r}) must be an integer from 0 to 4096")
+        if self.compression is not None and not isinstance(self.compression, Compression):
+            raise ConfigError("Codec(compression=...) must be a flbc.Compression, e.g. Compression(rate=0.9), or None")
 
     @property
     def max_abs(self) -> int:
@@ -70,6 +76,7 @@ class Codec:
             "range_factor": float(self.range_factor),
             "max_examples": None if self.max_examples is None else float(self.max_examples),
             "max_metrics": self.max_metrics,
+            "compression": None if self.compression is None else self.compression.to_dict(),
         }
 
     @classmethod
@@ -77,7 +84,43 @@ class Codec:
         """Rebuild and check."""
         if set(data) != set(cls.__dataclass_fields__):
             raise ProtocolError("The codec has missing or unknown settings")
-        return cls(**data)
+        compression = data["compression"]
+        if compression is not None and not isinstance(compression, Mapping):
+            raise ProtocolError("The codec's compression must be an object, or null")
+        return cls(**{**data, "compression": None if compression is None else Compression.from_dict(compression)})
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which coordinates a round sends, as far as nodes cannot know it; with compression only.
+
+    Parameters
+    ----------
+    top : bytes
+        Bitmap of the coordinates of which most is expected (:func:`flbc.codec.indices.pack_indices`).
+    chosen : bytes
+        Hash of the whole set, drawn ones included: every node computes the set itself and compares.
+    counted : mapping of str to int
+        The last round in whose applied sum each party was, so that it knows which of its updates are still pending.
+    """
+
+    top: bytes
+    chosen: bytes
+    counted: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"top": self.top.hex(), "chosen": self.chosen.hex(), "counted": dict(self.counted)}
+
+    @classmethod
+    def from_dict(cls, data: object) -> Self:
+        """Rebuild; nothing is checked but the form."""
+        if not isinstance(data, Mapping) or set(data) != {"top", "chosen", "counted"}:
+            raise ProtocolError("A frame's selection holds top, chosen and counted")
+        counted = data["counted"]
+        if not isinstance(counted, dict) or not all(type(round_) is int and round_ > 0 for round_ in counted.values()):
+            raise ProtocolError("A selection's counted rounds are integers by party")
+        return cls(unhex(data["top"], None, "top"), unhex(data["chosen"], 32, "chosen"), counted)
 
 
 @dataclass(frozen=True)
@@ -90,10 +133,13 @@ class Frame:
         One per float tensor, in layout order; empty with differential privacy.
     max_weight : float
         Weights are divided by it; 0 while it is not known yet.
+    selection : Selection or None
+        With compression, what is sent.
     """
 
     ranges: tuple[float, ...] = ()
     max_weight: float = 0.0
+    selection: Selection | None = None
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(r) and r > 0 for r in self.ranges):
@@ -104,7 +150,8 @@ class Frame:
     @cached_property
     def encoded(self) -> bytes:
         """Canonical bytes."""
-        return canonical({"ranges": list(self.ranges), "max_weight": self.max_weight})
+        selection = None if self.selection is None else self.selection.to_dict()
+        return canonical({"ranges": list(self.ranges), "max_weight": self.max_weight, "selection": selection})
 
     @cached_property
     def hash(self) -> bytes:
@@ -117,13 +164,14 @@ class Frame:
         value = parse(data, "frame")
         ranges, weight = value.get("ranges"), value.get("max_weight")
         if (
-            set(value) != {"ranges", "max_weight"}
+            set(value) != {"ranges", "max_weight", "selection"}
             or not isinstance(ranges, list)
             or not all(isinstance(r, float) for r in ranges)
             or not isinstance(weight, float)
         ):
-            raise ProtocolError("A frame holds a list of ranges and the largest weight, all floats")
-        return cls(tuple(ranges), weight)
+            raise ProtocolError("A frame holds a list of ranges and the largest weight, all floats, and the selection")
+        selection = value["selection"]
+        return cls(tuple(ranges), weight, None if selection is None else Selection.from_dict(selection))
 
 
 def _is_positive(value: object) -> bool:

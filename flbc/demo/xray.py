@@ -9,7 +9,8 @@ greyscale and 200 × 200. The folders train, val and test are put together and d
 test another mix of classes than train), so accuracies are not those of Kaggle's test folder.
 
 A child may have several images: by the names of the files they stay together, on one node and in one fold. The example
-unit of privacy protects an image; a child with k images has k times the epsilon.
+unit of privacy protects an image; a child with k images has k times the epsilon. An image that cannot be read stops
+the node, with privacy too: load a folder once before a run, so that this says nothing about an image during one.
 """
 
 from __future__ import annotations

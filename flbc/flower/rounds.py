@@ -113,6 +113,9 @@ class SecureRound:
         session.parent = request.block.hash
         opened = self._decode(total, sorted(accepted), metric_names)
         session.frame = session.plan.next_frame(self.ticket.frame, opened)
+        if session.progress is not None and self.ticket.indices is not None:
+            names = [self.ticket.roster.parties[index].name for index in accepted]
+            session.progress.opened(self.number, session.plan.layout, opened.mean, self.ticket.indices, names)
         report = RoundReport(
             self.number,
             survivors=len(accepted),
@@ -200,7 +203,8 @@ class SecureRound:
         if session.mechanism is None:
             factors = multipliers(session.config, roster)
             count = sum(factors[index] for index in parties)
-            opened = session.plan.decode(total, count, count_metrics(metric_names), self.ticket.frame)
+            metrics, ticket = count_metrics(metric_names), self.ticket
+            opened = session.plan.decode(total, count, metrics, ticket.frame, ticket.indices)
             if opened.saturated:
                 log(WARNING, "flbc: %d coordinates did not fit their range (see Codec)", opened.saturated)
             return opened

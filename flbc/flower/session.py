@@ -32,6 +32,7 @@ from ..task import TaskConfig
 from . import wire
 from .chain import Chain
 from .directory import Card, Directory
+from .sparse import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Session:
     simulation : bool
     frame : Frame
         Public numbers of the next attempt.
+    progress : Progress or None
+        With compression, what decides which coordinates are sent.
     task : bytes
         32 random bytes.
     parent : bytes
@@ -106,6 +109,7 @@ class Session:
     openings: int = 0
     chain: Chain | None = None
     roster: Roster | None = None
+    progress: Progress | None = None
 
     @property
     def helper(self) -> Party | None:
@@ -117,6 +121,7 @@ class Session:
         """Label an attempt for these nodes and the helpers; ``skipped`` leaders or decryptors were silent before."""
         roster = self.roster or self._roster_of(nodes)
         keys = self.keys(self, roster, server_round, skipped)
+        frame = self.frame if self.progress is None else self.progress.frame(self.frame, server_round, self.task)
         beacon = None if self.chain is None else self.chain.beacon
         label = RoundLabel(
             task=self.task,
@@ -125,13 +130,13 @@ class Session:
             roster=roster.hash,
             config=self.config.hash,
             model=model,
-            frame=self.frame.hash,
+            frame=frame.hash,
             keys=keys_hash(keys, beacon),
             chain_id=0 if self.chain is None else self.chain.book.chain_id,
             hub=NO_HUB if self.chain is None else self.chain.book.hub,
             simulation=self.simulation,
         )
-        return Ticket(label, self.config, roster, self.frame, keys, beacon)
+        return Ticket(label, self.config, roster, frame, keys, beacon)
 
     def takes_part(self, node: int) -> bool:
         """Whether a node may be asked to train: with a ledger, only parties that the task started with."""
@@ -232,6 +237,8 @@ def open_session(
         grid, directory, terms.helpers, config, plan, mechanism, terms.keys or _Constant(helper.keys),
         helper.simulation, plan.first_frame(),
     )  # fmt: skip
+    if terms.codec.compression is not None:
+        session.progress = Progress.fresh(terms.codec.compression, plan.layout.count("float"))
     if book is not None and roster is not None and covenant is not None:
         started = book.start(config, roster, wire.arrays_hash(arrays))
         session.task, session.roster = started.task, roster

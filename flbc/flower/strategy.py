@@ -70,6 +70,11 @@ class SecureStrategy(Strategy):
             raise ConfigError("privacy must be a flbc.Privacy, or None for no differential privacy")
         if type(min_survivors) is not int or min_survivors < 3:
             raise ConfigError("min_survivors must be at least 3: a sum of two shows each of the two the other's update")
+        if privacy is not None and codec.compression is not None:
+            raise ConfigError(
+                "Compression keeps what a round does not send for later, so that one record reaches several sums and "
+                "the noise of one sum does not cover it; leave out Codec(compression=...) with privacy"
+            )
         if not stage_timeout > 0 or (node_wait is not None and not node_wait > 0):
             raise ConfigError("stage_timeout and node_wait are seconds and must be positive")
         if isinstance(reveal_metrics, str):

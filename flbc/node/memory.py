@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS trained (
 CREATE TABLE IF NOT EXISTS answered (
     label BLOB PRIMARY KEY, task BLOB NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
     reply BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS carried (task BLOB PRIMARY KEY, carry BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS newest (task BLOB PRIMARY KEY, round INTEGER NOT NULL, attempt INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS signed (
     label BLOB PRIMARY KEY, task BLOB NOT NULL, height INTEGER NOT NULL, parent BLOB NOT NULL,
@@ -97,7 +98,20 @@ class NodeMemory:
                 (KEPT_TASKS,),
             )
             db.execute("DELETE FROM answered WHERE task NOT IN (SELECT task FROM trained)")
+            db.execute("DELETE FROM carried WHERE task NOT IN (SELECT task FROM trained)")
             db.execute("DELETE FROM answered WHERE task = ? AND round < ?", (label.task, label.round))
+
+    # ------------------------------------------------------------------ what was not sent (compression)
+    def carry(self, task: bytes) -> bytes | None:
+        """Return what the last answered round of a task left to send, or None."""
+        with self._transaction() as db:
+            row = db.execute("SELECT carry FROM carried WHERE task = ?", (task,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def keep_carry(self, task: bytes, carry: bytes) -> None:
+        """Keep what a round leaves to send, before its answer leaves."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO carried VALUES (?, ?)", (task, carry))
 
     # ------------------------------------------------------------------ submission (S9)
     def answered(self, label: RoundLabel) -> bytes | None:

@@ -112,6 +112,10 @@ class NddFeKit:
             raise ProtocolError("Differential privacy needs the mode 'pad' or 'group', and weights of 1")
         if config.mode == PAD:
             word_type(ticket.spec)  # raises where no word is large enough
+        else:
+            from ..schemes.ndd_fe_group import check_bound
+
+            check_bound(ticket.spec)  # raises where a discrete logarithm would take too long
         if self.generator_of(ticket).roles != (GENERATOR,):
             raise RosterError("The generator serves in no other role: with the decryptor's key it reads every client")
         index = self.decryptor(ticket)

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codec import EncodedUpdate, Layout
+from ..codec import EncodedUpdate, Layout, VectorPlan
 from ..codec.layout import check_finite
+from ..codec.sparsify import Carry, Compression, Residual, accumulate, give_back, split
 from ..crypto.signing import keccak256
 from ..encoding import canonical, parse, unhex
 from ..errors import CodecError, PolicyError, ProtocolError
 from ..privacy.clipping import clip_update
 from ..privacy.mechanism import GaussianMechanism
+from ..roster import TRAIN_ROLE
 from ..round import ZERO, Signed, Submission
 from ..task import TaskConfig
 from . import halves
@@ -227,6 +229,8 @@ class Participant:
         layout = trained.layout
         plan = vector_plan(ticket.config, layout)
         mechanism = mechanism_of(ticket.config)
+        if plan.codec.compression is not None and ticket.indices is not None:
+            return self._encode_sparse(ticket, trained, plan, plan.codec.compression, ticket.indices)
         if mechanism is None:
             return plan.encode(trained.update, trained.weight, trained.metrics, ticket.frame)
         floats = {t.name: trained.update[t.name] for t in layout.of_kind("float") if t.name in trained.update}
@@ -234,6 +238,28 @@ class Participant:
             floats, _ = clip_update(floats, mechanism.clip_norm)
         encoded = plan.encode_private(floats, mechanism.step)
         mechanism.check(encoded.values)
+        return encoded
+
+    def _encode_sparse(
+        self, ticket: Ticket, trained: Trained, plan: VectorPlan, compression: Compression, indices: NDArray[np.int64]
+    ) -> EncodedUpdate:
+        """Encode the round's coordinates of everything that waits, and keep what this leaves to send."""
+        label, selection, layout = ticket.label, ticket.frame.selection, trained.layout
+        stored = self.memory.carry(label.task)
+        last = None if stored is None else Carry.from_bytes(stored)
+        if last is not None and last.round == label.round:
+            waiting = last.before  # another attempt: the update was added already
+        else:
+            size = layout.count("float")
+            counted = 0 if selection is None else selection.counted.get(self.me.name, 0)
+            rest = Residual.empty(size) if last is None else last.settled(counted == last.round)
+            update = np.concatenate([trained.update[t.name].reshape(-1) for t in layout.of_kind("float")])
+            waiting = accumulate(rest, update, compression, len(ticket.roster.with_role(TRAIN_ROLE)))
+        wanted, left = split(waiting, indices)
+        arrays = {t.name: waiting.pending[place].reshape(t.shape) for t, place in layout.float_slices()}
+        encoded = plan.encode({**trained.update, **arrays}, trained.weight, trained.metrics, ticket.frame, indices)
+        left = give_back(left, indices, wanted, encoded.carried)
+        self.memory.keep_carry(label.task, Carry(waiting, left, label.round).to_bytes())
         return encoded
 
 

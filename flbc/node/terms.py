@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..codec import Codec, Layout, VectorPlan
-from ..errors import LayoutError, ProtocolError
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codec import Codec, Frame, Layout, VectorPlan
+from ..codec.indices import index_set, selection_hash, unpack_indices
+from ..errors import CodecError, LayoutError, ProtocolError
 from ..privacy.mechanism import GaussianMechanism
 from ..roster import Roster
+from ..round import RoundLabel
 from ..schemes import SumSpec
 from ..task import TaskConfig
 
-_EXTRA = ("layout", "length", "max_abs", "weight_key", "max_multiplier")
+_EXTRA = ("layout", "length", "floats", "max_abs", "weight_key", "max_multiplier")
 
 
 def codec_terms(
@@ -27,7 +32,7 @@ def codec_terms(
     """
     max_abs = plan.codec.max_abs if mechanism is None else mechanism.max_abs
     fixed: dict[str, Any] = {"layout": plan.layout.hash.hex(), "length": plan.length, "max_abs": max_abs}
-    fixed |= {"weight_key": weight_key, "max_multiplier": max_multiplier}
+    fixed |= {"floats": plan.layout.count("float"), "weight_key": weight_key, "max_multiplier": max_multiplier}
     return {**plan.codec.to_dict(), **fixed}
 
 
@@ -43,8 +48,8 @@ def codec_of(config: TaskConfig) -> Codec:
     return Codec.from_dict({name: value for name, value in config.codec.items() if name not in _EXTRA})
 
 
-def sum_spec(config: TaskConfig) -> SumSpec:
-    """Return how large the task's sums can get.
+def sum_spec(config: TaskConfig, round_: int = 1) -> SumSpec:
+    """Return how large the task's sums can get in a round; with compression, lengths fall during the warm-up.
 
     Raises
     ------
@@ -52,12 +57,19 @@ def sum_spec(config: TaskConfig) -> SumSpec:
         If the codec and the mechanism contradict each other.
     """
     codec, mechanism = codec_of(config), mechanism_of(config)
-    length, max_abs, multiplier = (config.codec[name] for name in ("length", "max_abs", "max_multiplier"))
-    if type(length) is not int or type(max_abs) is not int or type(multiplier) not in (int, type(None)):
-        raise ProtocolError("The codec's length, max_abs and max_multiplier must be integers")
+    length, floats, max_abs, multiplier = (
+        config.codec[name] for name in ("length", "floats", "max_abs", "max_multiplier")
+    )
+    integers = all(type(number) is int for number in (length, floats, max_abs))
+    if not integers or type(multiplier) not in (int, type(None)) or not 0 <= floats <= length:
+        raise ProtocolError("The codec's length, floats, max_abs and max_multiplier must be integers that fit")
+    if codec.compression is not None and mechanism is not None:
+        raise ProtocolError("Compression and differential privacy do not go together")
     agreed = (codec.max_abs, length) if mechanism is None else (mechanism.max_abs, mechanism.dimension)
     if (max_abs, length) != agreed:
         raise ProtocolError("The task configuration contradicts itself: length or max_abs do not fit codec and privacy")
+    if codec.compression is not None:
+        length += codec.compression.kept(round_, floats) - floats
     tail = 0 if mechanism is None else mechanism.noise_tail()
     return SumSpec(length, max_abs, config.max_parties, tail, 1 if multiplier is None else multiplier)
 
@@ -70,6 +82,26 @@ def multipliers(config: TaskConfig, roster: Roster) -> tuple[int, ...]:
     if config.codec["max_multiplier"] is None:
         return (1,) * len(roster.parties)
     return tuple(party.examples for party in roster.parties)
+
+
+def chosen_coordinates(config: TaskConfig, label: RoundLabel, frame: Frame) -> NDArray[np.int64] | None:
+    """Return the float coordinates that a round sends, sorted; None without compression.
+
+    Raises
+    ------
+    CodecError
+        If the frame holds no selection, or one whose set is not the one that follows from task and round.
+    """
+    compression, floats = codec_of(config).compression, config.codec["floats"]
+    if (compression is None) != (frame.selection is None):
+        raise CodecError("A selection of coordinates and compression must come together")
+    if compression is None or frame.selection is None:
+        return None
+    top = unpack_indices(frame.selection.top, floats, compression.ranked(label.round, floats), exactly=False)
+    indices = index_set(label.round, floats, compression, top, label.task)
+    if selection_hash(indices) != frame.selection.chosen:
+        raise CodecError("The server sends another set of coordinates than follows from the round's public numbers")
+    return indices
 
 
 def vector_plan(config: TaskConfig, layout: Layout) -> VectorPlan:

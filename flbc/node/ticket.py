@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..codec import Frame
 from ..crypto.signing import keccak256
 from ..encoding import canonical, parse
@@ -19,7 +22,7 @@ from .covenant import Beacon, check_covenant
 from .identity import Identity
 from .memory import NodeMemory
 from .pins import Pins
-from .terms import sum_spec
+from .terms import chosen_coordinates, sum_spec
 
 #: Members of a ticket on the wire.
 PARTS = ("label", "config", "roster", "frame", "keys", "beacon")
@@ -88,7 +91,18 @@ class Ticket:
     @cached_property
     def spec(self) -> SumSpec:
         """How large the attempt's sum can get."""
-        return sum_spec(self.config)
+        return sum_spec(self.config, max(self.label.round, 1))
+
+    @cached_property
+    def indices(self) -> NDArray[np.int64] | None:
+        """The float coordinates that this round sends, sorted; None: all of them.
+
+        Raises
+        ------
+        CodecError
+            If the set that follows from the round's public numbers is another one than the server's.
+        """
+        return chosen_coordinates(self.config, self.label, self.frame)
 
     def only(self, role: str) -> Party:
         """Return the one party that serves a role; :class:`RosterError` if there is not exactly one."""

@@ -190,7 +190,7 @@ def test_range_never_collapses_and_never_explodes():
 def test_frame_round_trips_and_binds_its_numbers():
     frame = Frame((0.1, 2.0), 256.0)
     assert Frame.decode(frame.encoded) == frame
-    assert frame.encoded == b'{"max_weight":256.0,"ranges":[0.1,2.0]}'
+    assert frame.encoded == b'{"max_weight":256.0,"ranges":[0.1,2.0],"selection":null}'
     hashes = {frame.hash, Frame((2.0, 0.1), 256.0).hash, Frame((0.1, 2.0), 128.0).hash, Frame((0.1,), 256.0).hash}
     assert len(hashes) == 4
 

@@ -78,7 +78,7 @@ class TestPaillier(SchemeContract):
 
 
 class PadContract(SchemeContract):
-    detects_tampering = False  # a signed payload hash does (tests/attacks/test_nddfe.py)
+    detects_tampering = False  # a signed payload hash does (tests/flower/test_nddfe.py)
     multipliers: ClassVar[tuple[int, ...]]
 
     @pytest.fixture(scope="session")
