@@ -9,7 +9,7 @@ interface IRegistry {
     /// @param encryption X25519 public key.
     /// @param schemeKey Fingerprint of the scheme key, or zero.
     /// @param examples Declared size of the training set.
-    /// @param roles Bits: HOSPITAL 1, COMMITTEE 2, AUTHORITY 4, PUBLISHER 8; others are reserved.
+    /// @param roles Bits: HOSPITAL 1, COMMITTEE 2, AUTHORITY 4, PUBLISHER 8, GENERATOR 16; others are reserved.
     /// @param name Printable ASCII without spaces, padded with zeros.
     struct RegisterInput {
         address signer;

@@ -32,7 +32,7 @@ _MAX_EXAMPLES = 2**32 - 1
 def register(
     key: Annotated[Path, typer.Option(metavar="FILE", help="The party's key file.")],
     role: Annotated[
-        str, typer.Option(metavar="ROLE[,ROLE]", help="hospital, committee, authority; as in the roster.")
+        str, typer.Option(metavar="ROLE[,ROLE]", help="hospital, committee, authority, generator; as in the roster.")
     ] = "",
     examples: Annotated[
         int, typer.Option(min=0, max=_MAX_EXAMPLES, help="Declared size of the training set, as in the roster.")
