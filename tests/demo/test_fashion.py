@@ -11,18 +11,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flbc.demo.datasets import dataset
-from flbc.demo.fashion import FILES, FOLDER, read_idx
+from flbc.demo.fashion import FILES, FOLDER, Fashion, read_idx
 from flbc.errors import ConfigError
 from tests.support.idx import idx, write
 
-DATA = dataset("fashion")
+DATA = Fashion()
 GOOD = idx(np.arange(12).reshape(2, 2, 3))
 
 
 @pytest.mark.skipif(not FOLDER.exists(), reason=f"no {FOLDER}: apt-get install dataset-fashion-mnist")
 def test_the_real_files() -> None:
-    labels, _ = DATA.labels({})  # type: ignore[attr-defined]
+    labels, _ = DATA.labels({})
     np.testing.assert_array_equal(np.bincount(labels), [7000] * 10)  # Xiao et al. 2017, table 1
     rows = DATA.load(3, 10, 0, {})
     assert len(rows.train_y) == DATA.examples(3, 10, 0, {}) == 5600
@@ -31,14 +30,14 @@ def test_the_real_files() -> None:
 
 def test_both_pairs_are_dealt_out(tmp_path: Path) -> None:
     config = {"data-dir": str(write(tmp_path, (70, 30)))}
-    labels, _ = DATA.labels(config)  # type: ignore[attr-defined]
+    labels, _ = DATA.labels(config)
     assert len(labels) == 100
     rows = DATA.load(0, 2, 0, config)
     assert (len(rows.train_y), len(rows.test_y)) == (40, 10)
     assert DATA.examples(0, 2, 0, config) == 40
     with gzip.open(tmp_path / FILES[2]) as stream:
         np.testing.assert_array_equal(
-            DATA.pixels(np.array([70]), config)[0, 0],  # type: ignore[attr-defined]
+            DATA.pixels(np.array([70]), config)[0, 0],
             np.frombuffer(stream.read()[16 : 16 + 784], np.uint8).reshape(28, 28),
         )
 

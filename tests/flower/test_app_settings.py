@@ -1,0 +1,152 @@
+"""The bundled app's run-config: what is read, what is refused, and that the shipped files fit it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.common.config import flatten_dict
+
+from flbc.demo.datasets import DATASETS
+from flbc.errors import ConfigError
+from flbc.flower.app.server import STRATEGIES, Demo, strategy_of
+from flbc.flower.app.settings import AppSettings
+from flbc.flower.strategy import SecureStrategy
+
+ROOT = Path(__file__).parents[2]
+APPS = sorted((ROOT / "strategies").glob("*/pyproject.toml"))
+SCENARIOS = sorted((ROOT / "configs").glob("*.toml"))
+
+
+def defaults(app: str = "paillier") -> dict[str, Any]:
+    text = (ROOT / "strategies" / app / "pyproject.toml").read_text("utf-8")
+    return flatten_dict(tomllib.loads(text)["tool"]["flwr"]["app"]["config"])
+
+
+def read(**overrides: Any) -> AppSettings:
+    return AppSettings.read({**defaults(), **{key.replace("_", "-"): value for key, value in overrides.items()}})
+
+
+def test_the_demo_is_what_it_was() -> None:
+    settings = read()
+    assert settings.strategy == "paillier"
+    assert settings.data is DATASETS["heart"]
+    assert (settings.learning_rate, settings.local.batch_size, settings.local.epochs) == (1.0, 0, 1)
+    assert settings.privacy is not None
+    assert settings.privacy.learning_rate == settings.training.learning_rate == 1.0
+    assert (settings.privacy.epsilon, settings.privacy.clip_norm, settings.rounds) == (1.0, 2.0, 30)
+
+
+@pytest.mark.parametrize("app", APPS, ids=lambda path: path.parent.name)
+def test_the_apps_own_config_is_accepted(app: Path) -> None:
+    settings = AppSettings.read(defaults(app.parent.name))
+    assert settings.strategy in STRATEGIES
+    assert app.parent.name == settings.strategy
+
+
+@pytest.mark.parametrize("key", defaults())
+def test_every_key_is_needed_and_its_type_checked(key: str) -> None:
+    config = defaults()
+    value = config.pop(key)
+    with pytest.raises(ConfigError, match=re.escape(key)):
+        AppSettings.read(config)
+    with pytest.raises(ConfigError, match=f"{re.escape(key)} = .* must be of type {type(value).__name__}"):
+        AppSettings.read({**config, key: [] if key != "ledger.url" else 1})
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.stem)
+def test_every_scenario_fits_its_app(scenario: Path) -> None:
+    text = scenario.read_text("utf-8")
+    app = (re.findall(r"flwr run strategies/(\w+) ", text) or ["paillier"])[0]
+    if not (ROOT / "strategies" / app).exists():
+        pytest.skip(f"strategies/{app} does not exist yet")
+    known, overrides = defaults(app), flatten_dict(tomllib.loads(text))
+    assert set(overrides) <= set(known), "Flower refuses other keys without naming them"
+    AppSettings.read({**known, **overrides})
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "rate", "batch", "epochs"),
+    [
+        ("heart", "none", 1.0, 0, 3),  # local-steps
+        ("digits", "none", 0.05, 32, 2),
+        ("digits", "example", 0.5, 32, 2),
+        ("fashion", "client", 0.05, 32, 2),
+        ("xray", "none", 1e-4, 2, 1),  # ESB-FL, section 7.1.2
+    ],
+)
+def test_zero_means_the_data_sets_own(name: str, unit: str, rate: float, batch: int, epochs: int) -> None:
+    settings = read(dataset=name, privacy_unit=unit, local_steps=3)
+    assert (settings.learning_rate, settings.local.batch_size, settings.local.epochs) == (rate, batch, epochs)
+    assert settings.local.learning_rate == rate
+    assert settings.privacy is None or settings.privacy.learning_rate == rate
+
+
+def test_what_is_set_holds() -> None:
+    settings = read(dataset="digits", learning_rate=0.2, batch_size=8, local_epochs=5, data_dir="/data")
+    assert (settings.local.learning_rate, settings.local.batch_size, settings.local.epochs) == (0.2, 8, 5)
+    assert settings.data_dir == "/data"
+    assert read(learning_rate=0.25).training.learning_rate == 0.25
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"dataset": "mnist"}, "choose one of heart, digits, fashion, xray"),
+        ({"learning_rate": -0.1}, "must not be negative"),
+        ({"learning_rate": float("nan")}, "must not be negative"),
+        ({"learning_rate": float("inf")}, "must not be negative"),
+        ({"dataset": "digits", "batch_size": -1}, "must not be negative"),
+        ({"dataset": "digits", "local_epochs": -1}, "must not be negative"),
+        ({"batch_size": 32}, "'heart' is trained in full batches"),
+        ({"local_epochs": 2}, "'heart' is trained in full batches"),
+        ({"local_steps": 0}, "at least 1"),
+        ({"fold": 5}, "must be 0 to 4"),
+        ({"privacy_unit": "patient"}, "choose one of none, example, client"),
+    ],
+)
+def test_what_is_refused(overrides: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read(**overrides)
+
+
+# ---------------------------------------------------------------------- strategies
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_shows_accuracies_and_is_the_users_otherwise(name: str) -> None:
+    strategy = strategy_of(read(strategy=name, dataset="digits", num_server_rounds=7))
+    assert isinstance(strategy, Demo)
+    assert (strategy.data, strategy.rounds, strategy.last) == ("digits", 7, {})
+    assert strategy.scheme == name
+    users = [kind for kind in type(strategy).__mro__[1:] if issubclass(kind, SecureStrategy) and "start" in dir(kind)]
+    for method in ("start", "configure_train", "aggregate_train", "aggregate_evaluate"):
+        assert getattr(type(strategy), method) is getattr(users[1], method), "the mixin changes the log line alone"
+
+
+def test_an_unknown_strategy() -> None:
+    with pytest.raises(ConfigError, match=r"strategy = 'krum' is unknown; choose one of paillier"):
+        strategy_of(read(strategy="krum"))
+
+
+@pytest.mark.parametrize("name", ["heart", "digits"])
+def test_the_line_about_accuracies(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    strategy = strategy_of(read(dataset=name))
+    metrics = {f"node-{i}": {"accuracy": 0.5 + i / 10, "num-examples": 10 if i else 30} for i in (3, 0, 1)}
+    with caplog.at_level("INFO"):
+        strategy.on_evaluation(2, {**metrics, "node-10": {"accuracy": 1.0, "num-examples": 0}})
+    assert strategy.last["overall"] == pytest.approx((30 * 0.5 + 10 * 0.6 + 10 * 0.8) / 50)
+    assert "round 2/30 accuracy: overall 0.580" in caplog.text
+    if name == "heart":
+        assert "cleveland 0.500  hungary 0.600  switzerland 0.800  node-10 1.000" in caplog.text
+    else:
+        assert "lowest 0.500  highest 1.000  of 4 nodes" in caplog.text
+        assert "cleveland" not in caplog.text
+
+
+def test_no_line_without_accuracies(caplog: pytest.LogCaptureFixture) -> None:
+    strategy = strategy_of(read())
+    strategy.on_evaluation(1, {})
+    strategy.on_evaluation(1, {"node-0": {"num-examples": 3}, "node-1": {"num-examples": 3, "accuracy": 0.5}})
+    assert strategy.last == {}
