@@ -8,6 +8,10 @@ that were opened anyway: the set says nothing that those sums did not say.
 A coordinate that was just sent has an empty residual, while the others gather. So it is not the largest coordinates of
 the last opened update that are worth sending, but those that should have gathered most since they were opened:
 ``|opened mean| / rounds it had gathered * rounds since``. ``benchmarks/dgc.py`` compares both.
+
+Three expectations for a coordinate that was never opened were tried on MNIST digits (rates 0.9 and 0.99; three seeds):
+none, the mean of the others, their median. At 0.9 they differ by less than their standard deviations; at 0.99 the mean
+varies between 70 and 89 % accuracy, none between 81 and 83 %. None is also the simplest: only the lot finds those.
 """
 
 from __future__ import annotations
@@ -36,11 +40,12 @@ def index_set(round_: int, size: int, compression: Compression, top: IntVector, 
     size : int
         Coordinates of all float arrays together.
     compression : Compression
-    top : ndarray of int64
+    top : ndarray of int64, shape (any,)
         Coordinates of which most is expected, best first, without repetition (:meth:`Scores.top`). The first
         ``compression.ranked(round_, size)`` are taken; where there are fewer, more are drawn.
     seed : bytes
-        Public and unpredictable enough that nobody can prepare for it; the round is mixed in.
+        Public, any length; the round is mixed in. Whoever predicts it knows which coordinates come next, and nothing of
+        anybody's data.
 
     Returns
     -------
