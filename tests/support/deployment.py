@@ -38,7 +38,8 @@ def environment(folder: Path, name: str) -> dict[str, str]:
 class Deployment:
     """A consortium on one machine. Use as a context manager; everything is killed at the end.
 
-    With ``committee`` the hospitals serve in the committee too; ``server`` is added to the SuperLink's environment.
+    With ``committee`` the hospitals serve in the committee too; ``server`` is added to the SuperLink's environment;
+    ``helper`` is the role (and name) of the node beside the hospitals.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Deployment:
         *,
         committee: bool = False,
         server: dict[str, str] | None = None,
+        helper: str = "authority",
     ) -> None:
+        self.helper = helper
         self.folder, self.hospitals = folder, list(hospitals)
         self.trains = ("committee", "hospital") if committee else ("hospital",)
         self.server = server or {}
@@ -60,7 +63,7 @@ class Deployment:
         (folder / "password").write_text(PASSWORD)
         (folder / "password").chmod(0o600)
         entries = []
-        for name in (*hospitals, "authority"):
+        for name in (*hospitals, helper):
             keys = PartyKeys.generate(name, paillier_bits=key_bits if name == "authority" else None)
             keystore.save(folder / f"{name}.key", keys, PASSWORD)
             self.keys[name] = keys
@@ -80,7 +83,7 @@ class Deployment:
         port = str(self.link_port)
         self.start("superlink", ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port])
         self.wait(self._open, 60)
-        for number, name in enumerate((*self.hospitals, "authority")):
+        for number, name in enumerate((*self.hospitals, self.helper)):
             self.start_node(name, number)
         self.home("cli").mkdir(parents=True)
         (self.home("cli") / "config.toml").write_text(
@@ -92,7 +95,7 @@ class Deployment:
             self.kill(name)
 
     def roles(self, name: str) -> tuple[str, ...]:
-        return ("authority",) if name == "authority" else self.trains
+        return (self.helper,) if name == self.helper else self.trains
 
     # ------------------------------------------------------------------ processes
     def environment(self, name: str) -> dict[str, str]:

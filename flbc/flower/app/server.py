@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import FedAvg
 from ...demo.compare import compare, render
 from ...demo.heart import HOSPITALS
 from ...errors import ConfigError, FlbcError
+from ..nddfe import NddFe
 from ..paillier import Paillier
 from ..strategy import SecureStrategy
 from .settings import AppSettings
@@ -51,6 +52,10 @@ class PaillierDemo(Demo, Paillier):
     """The strategy Paillier, with that line."""
 
 
+class NddFeDemo(Demo, NddFe):
+    """The strategy NddFe, with that line."""
+
+
 def hospital(party: str) -> str:
     """Return the hospital's name of a simulated node; deployed parties carry their own names."""
     _, _, number = party.partition("node-")
@@ -78,6 +83,9 @@ def _common(settings: AppSettings) -> dict[str, Any]:
 #: How run-config ``strategy`` becomes one.
 STRATEGIES: dict[str, Callable[[AppSettings], Demo]] = {
     "paillier": lambda settings: PaillierDemo(_wrapped(settings), key_bits=settings.key_bits, **_common(settings)),
+    "nddfe": lambda settings: NddFeDemo(
+        _wrapped(settings), mode=settings.mode, weights=settings.weights, **_common(settings)
+    ),
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ...codec import Codec
+from ...codec import Codec, Compression
 from ...demo.base import Dataset
 from ...demo.baselines import Settings
 from ...demo.datasets import dataset
@@ -41,6 +41,9 @@ class AppSettings:
     fold: int
     key_bits: int
     codec_bits: int
+    compression: Compression | None
+    mode: str
+    weights: str
     min_survivors: int
     stage_timeout: float
     node_wait: float
@@ -86,6 +89,9 @@ class AppSettings:
             fold=fold,
             key_bits=_get(config, "key-bits", int),
             codec_bits=_get(config, "codec-bits", int),
+            compression=_compression(config),
+            mode=_get(config, "mode", str),
+            weights=_get(config, "weights", str),
             min_survivors=_get(config, "min-survivors", int),
             stage_timeout=_get(config, "stage-timeout", float),
             node_wait=_get(config, "node-wait", float),
@@ -111,7 +117,7 @@ class AppSettings:
     @property
     def codec(self) -> Codec:
         """The strategy's ``codec`` argument."""
-        return Codec(bits=self.codec_bits)
+        return Codec(bits=self.codec_bits, compression=self.compression)
 
     @property
     def local(self) -> Local:
@@ -147,6 +153,14 @@ def _training(config: Mapping[str, Any], data: Dataset, unit: str) -> tuple[floa
         )
     rate = rate or (own.gradient_rate if unit == "example" else own.learning_rate)
     return rate, size or own.batch_size, epochs or own.local_epochs
+
+
+def _compression(config: Mapping[str, Any]) -> Compression | None:
+    """Return the codec's ``compression`` from the keys ``compression.*``; a rate of 0 means none."""
+    rate = _get(config, "compression.rate", float)
+    if rate == 0:
+        return None
+    return Compression(rate=rate, momentum=_get(config, "compression.momentum", float))
 
 
 def _ledger(config: Mapping[str, Any]) -> Ledger | None:
