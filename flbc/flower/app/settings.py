@@ -157,10 +157,8 @@ def _training(config: Mapping[str, Any], data: Dataset, unit: str) -> tuple[floa
 
 def _compression(config: Mapping[str, Any]) -> Compression | None:
     """Return the codec's ``compression`` from the keys ``compression.*``; a rate of 0 means none."""
-    rate = _get(config, "compression.rate", float)
-    if rate == 0:
-        return None
-    return Compression(rate=rate, momentum=_get(config, "compression.momentum", float))
+    rate, momentum = (_get(config, f"compression.{name}", float) for name in ("rate", "momentum"))
+    return Compression(rate=rate, momentum=momentum) if rate else None
 
 
 def _ledger(config: Mapping[str, Any]) -> Ledger | None:
