@@ -130,7 +130,7 @@ def test_a_client_that_was_left_out_keeps_its_update(home: Path) -> None:
 
 
 def test_another_index_set_is_refused_by_the_nodes(caplog: Any) -> None:
-    """A server that chose coordinates freely could watch a single one; the set follows from public numbers."""
+    """What a node computes from the frame and what the server says it chose must be one set."""
     strategy = nddfe(codec=CODEC)
     original = strategy.configure_train
 
