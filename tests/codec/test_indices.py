@@ -169,6 +169,13 @@ def test_malformed_bitmaps_are_refused(data, count, message):
         unpack_indices(data, 10, count)
 
 
+def test_a_bitmap_of_ranked_coordinates_may_hold_fewer():
+    assert unpack_indices(b"\x01\x02", 10, 3, exactly=False).tolist() == [0, 9]
+    assert unpack_indices(b"\x01\x02", 10, 2, exactly=False).tolist() == [0, 9]
+    with pytest.raises(CodecError, match="must choose 1 coordinates in this round, not 2"):
+        unpack_indices(b"\x01\x02", 10, 1, exactly=False)
+
+
 @pytest.mark.parametrize("indices", [[-1], [10]])
 def test_pack_refuses_what_unpack_would(indices):
     with pytest.raises(CodecError, match="from 0 to 9"):
