@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flbc.crypto.keystream import EncryptionKey, keystream, keystream_into, prf_words
+from flbc.crypto.keystream import EncryptionKey, add_keystream, keystream, keystream_into, prf_words
 from flbc.errors import VerificationError
 
 KEY = bytes(range(32))
@@ -136,3 +136,43 @@ def test_wrong_arguments():
         prf_words(KEY, True, 8)
     with pytest.raises(TypeError, match="from_bytes"):
         EncryptionKey(KEY)
+
+
+@given(
+    key=keys,
+    start=st.lists(st.integers(0, 2**64 - 1), max_size=9),
+    factor=st.integers(-(2**70), 2**70),
+    dtype=st.sampled_from([np.uint32, np.uint64]),
+)
+def test_added_keystream_is_the_keystream_times_the_factor(key, start, factor, dtype):
+    words = np.array(start, np.uint64).astype(dtype)
+    bits = 8 * words.itemsize
+    pad = [int(w) for w in np.frombuffer(keystream(key, words.nbytes), words.dtype.newbyteorder("<"))]
+    expected = [(int(w) + factor * p) % 2**bits for w, p in zip(words, pad, strict=True)]
+    add_keystream(key, words, factor)
+    assert words.tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+def test_added_keystream_over_block_borders(dtype):
+    words = np.zeros((1 << 17) // np.dtype(dtype).itemsize * 2 + 3, dtype)
+    add_keystream(KEY, words)
+    assert words.astype(words.dtype.newbyteorder("<")).tobytes() == keystream(KEY, words.nbytes)
+    add_keystream(KEY, words, -1)
+    assert not words.any()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        np.zeros(4, np.int64),
+        np.zeros((2, 2), np.uint32),
+        np.zeros(8, np.uint32)[::2],
+        np.zeros(4, np.uint16),
+        [0, 0],
+        np.frombuffer(bytes(8), np.uint32),
+    ],
+)
+def test_arrays_that_no_keystream_is_added_to(words):
+    with pytest.raises(TypeError, match="words must be"):
+        add_keystream(KEY, words)
