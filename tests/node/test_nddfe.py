@@ -65,7 +65,7 @@ def test_a_statement_is_the_partys_own():
 
 
 def test_everybody_has_a_turn():
-    """Over many rounds each training node is first about as often as the others (chi-square, 33.4: one in a million)."""
+    """Over many rounds each training node is first about as often as the others (chi-square, 33.4: 1e-6)."""
     task, rounds = b"\x07" * 32, 500
     first = np.bincount([rotation(ROSTER, task, r)[0] for r in range(1, rounds + 1)], minlength=5)
     assert ((first - rounds / 5) ** 2 / (rounds / 5)).sum() < 33.4
