@@ -48,6 +48,8 @@ contracts/.slither/.installed:
 bench: .venv/.installed ## Benchmarks; each prints a table and checks its thresholds
 	$(BIN)/python benchmarks/secure_sum.py
 	$(BIN)/python benchmarks/heart.py
+	$(BIN)/python benchmarks/nddfe.py
+	$(BIN)/python benchmarks/dgc.py
 
 clean: ## Remove .venv and caches
 	rm -rf .venv contracts/node_modules contracts/.slither contracts/out contracts/cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,6 +3,6 @@
 from .dense import EncodedUpdate, OpenedUpdate, VectorPlan
 from .layout import Layout, Tensor
 from .settings import Codec, Frame
-from .sparsify import Compression
+from .compression import Compression
 
 __all__ = ["Codec", "Compression", "EncodedUpdate", "Frame", "Layout", "OpenedUpdate", "Tensor", "VectorPlan"]

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from ..crypto.keystream import prf_words
 from ..crypto.signing import keccak256
 from ..errors import CodecError
-from .sparsify import Compression, Floats, IntVector
+from .compression import Compression
+from .sparsify import Floats, IntVector
 
 _DOMAIN = b"flbc/codec/indices/v1"
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 from ..crypto.signing import keccak256
 from ..encoding import canonical, parse, unhex
 from ..errors import ConfigError, ProtocolError
-from .sparsify import Compression
+from .compression import Compression
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..codec import Frame, Layout
 from ..codec.indices import Scores, index_set, pack_indices, selection_hash
 from ..codec.settings import Selection
-from ..codec.sparsify import Compression
+from ..codec.compression import Compression
 
 
 @dataclass

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ..codec import EncodedUpdate, Layout, VectorPlan
 from ..codec.layout import check_finite
-from ..codec.sparsify import Carry, Compression, Residual, accumulate, give_back, split
+from ..codec.compression import Compression
+from ..codec.sparsify import Carry, Residual, accumulate, give_back, split
 from ..crypto.signing import keccak256
 from ..encoding import canonical, parse, unhex
 from ..errors import CodecError, PolicyError, ProtocolError
@@ -252,7 +253,9 @@ class Participant:
         else:
             size = layout.count("float")
             counted = 0 if selection is None else selection.counted.get(self.me.name, 0)
-            rest = Residual.empty(size) if last is None else last.settled(counted == last.round)
+            # A later round counted than this node remembers: its memory is an old copy, and what it holds was sent.
+            old = last is None or counted > last.round
+            rest = Residual.empty(size) if last is None or old else last.settled(counted == last.round)
             update = np.concatenate([trained.update[t.name].reshape(-1) for t in layout.of_kind("float")])
             waiting = accumulate(rest, update, compression, len(ticket.roster.with_role(TRAIN_ROLE)))
         wanted, left = split(waiting, indices)

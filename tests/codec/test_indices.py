@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flbc.codec.indices import Scores, index_set, pack_indices, selection_hash, unpack_indices
-from flbc.codec.sparsify import Compression, Residual, accumulate, split
+from flbc.codec.compression import Compression
+from flbc.codec.sparsify import Residual, accumulate, split
 from flbc.crypto.keystream import keystream
 from flbc.crypto.signing import keccak256
 from flbc.errors import CodecError
@@ -60,7 +61,7 @@ def test_known_answer():
 
 def test_two_processes_choose_the_same():
     code = (
-        "import numpy as np; from flbc.codec.sparsify import Compression; from flbc.codec.indices import *;"
+        "import numpy as np; from flbc.codec.compression import Compression; from flbc.codec.indices import *;"
         "m = np.random.default_rng(3).normal(size=20000); c = Compression(rate=0.9);"
         "i = index_set(1, 20000, c, np.zeros(0, np.int64), b's'); s = Scores.fresh(20000).after(1, i, m[i]);"
         "i = index_set(2, 20000, c, s.top(2, c.ranked(2, 20000)), b's'); print(selection_hash(i).hex())"

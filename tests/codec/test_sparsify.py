@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flbc.codec.indices import Scores, index_set
-from flbc.codec.sparsify import MAX_WARM_UP, Carry, Compression, Residual, accumulate, give_back, split
+from flbc.codec.compression import MAX_WARM_UP, Compression
+from flbc.codec.sparsify import Carry, Residual, accumulate, give_back, split
 from flbc.errors import CodecError, ConfigError, NonFiniteError, ProtocolError
 
 FIVE = Residual(np.array([0.5, 0, 0, 0, -1.0]), np.array([1.0, -2.0, 3.0, -4.0, 5.0]))
