@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from flbc.codec.indices import Scores, index_set
 from flbc.codec.compression import Compression
+from flbc.codec.indices import Scores, index_set
 from flbc.codec.sparsify import Residual, accumulate, split
 from flbc.demo.baselines import Settings, fold_data, weighted_mean
 from flbc.demo.logistic import accuracy, gradient

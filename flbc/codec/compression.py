@@ -1,4 +1,4 @@
-"""The settings of Deep Gradient Compression (:mod:`flbc.codec.sparsify`): how much of an update is sent in each round."""
+"""Settings of Deep Gradient Compression (:mod:`flbc.codec.sparsify`): how much of an update a round sends."""
 
 from __future__ import annotations
 

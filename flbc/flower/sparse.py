@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codec import Frame, Layout
+from ..codec.compression import Compression
 from ..codec.indices import Scores, index_set, pack_indices, selection_hash
 from ..codec.settings import Selection
-from ..codec.compression import Compression
 
 
 @dataclass

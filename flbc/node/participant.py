@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codec import EncodedUpdate, Layout, VectorPlan
-from ..codec.layout import check_finite
 from ..codec.compression import Compression
+from ..codec.layout import check_finite
 from ..codec.sparsify import Carry, Residual, accumulate, give_back, split
 from ..crypto.signing import keccak256
 from ..encoding import canonical, parse, unhex

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flbc.codec.indices import Scores, index_set, pack_indices, selection_hash, unpack_indices
 from flbc.codec.compression import Compression
+from flbc.codec.indices import Scores, index_set, pack_indices, selection_hash, unpack_indices
 from flbc.codec.sparsify import Residual, accumulate, split
 from flbc.crypto.keystream import keystream
 from flbc.crypto.signing import keccak256

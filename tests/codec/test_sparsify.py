@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flbc.codec.indices import Scores, index_set
 from flbc.codec.compression import MAX_WARM_UP, Compression
+from flbc.codec.indices import Scores, index_set
 from flbc.codec.sparsify import Carry, Residual, accumulate, give_back, split
 from flbc.errors import CodecError, ConfigError, NonFiniteError, ProtocolError
 
