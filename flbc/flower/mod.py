@@ -19,10 +19,11 @@ from ..errors import ConfigError, FlbcError, LayoutError, PlaintextRefusedError,
 from ..node import Ticket
 from ..node.nddfe import PAD, SCHEME, own_statement
 from ..node.opening import OpenRequest, pack_opening
-from ..node.participant import CLIP_METRIC, Trained, check_clipping, update_of
+from ..node.participant import CLIP_METRIC, check_clipping, update_of
 from ..node.scheme_keys import key_domain, paillier_keys
 from ..node.terms import mechanism_of
 from ..node.ticket import PARTS, admit, hello
+from ..node.trained import Trained
 from ..round import Signed
 from ..schemes.functional import split_request
 from ..task import TaskConfig

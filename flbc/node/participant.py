@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import math
 import secrets
 from collections.abc import Mapping
@@ -11,18 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..codec import EncodedUpdate, Layout, VectorPlan
-from ..codec.compression import Compression
+from ..codec import EncodedUpdate, Layout
 from ..codec.layout import check_finite
-from ..codec.sparsify import Carry, Residual, accumulate, give_back, split
 from ..crypto.signing import keccak256
 from ..encoding import canonical, parse, unhex
 from ..errors import CodecError, PolicyError, ProtocolError
 from ..privacy.clipping import clip_update
 from ..privacy.mechanism import GaussianMechanism
-from ..roster import TRAIN_ROLE
 from ..round import ZERO, Signed, Submission
 from ..task import TaskConfig
 from . import halves
@@ -33,56 +27,12 @@ from .memory import NodeMemory
 from .pins import Pins
 from .terms import mechanism_of, multipliers, vector_plan
 from .ticket import Ticket, admit
+from .trained import Trained, encode_waiting
 
 #: Metric in which an app of the example unit says to which norm it clipped.
 CLIP_METRIC = "clip-norm"
 #: Fixed point (flbc.codec.exact) holds weights below this.
 MAX_WEIGHT = 2**28
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """A training result as it stays on the node until the next round.
-
-    Parameters
-    ----------
-    layout : Layout
-        Of the global model.
-    update : dict of str to ndarray
-        ``new - global`` (float64 or int64), or the clipped gradient sum (example unit).
-    weight : float
-        Number of examples.
-    metrics : dict
-        Numbers or lists of numbers.
-    compute_ms : int
-        Training time in milliseconds.
-    """
-
-    layout: Layout
-    update: dict[str, NDArray[Any]]
-    weight: float
-    metrics: dict[str, float | list[float]]
-    compute_ms: int
-
-    def to_bytes(self) -> bytes:
-        """Encode without pickle: a JSON header and arrays in .npy form."""
-        names = list(self.update)
-        fields = {"layout": self.layout.to_list(), "names": names, "weight": self.weight}
-        head = json.dumps({**fields, "metrics": self.metrics, "compute_ms": self.compute_ms}).encode()
-        stream = io.BytesIO()
-        stream.write(len(head).to_bytes(4, "big") + head)
-        for name in names:
-            np.save(stream, self.update[name], allow_pickle=False)
-        return stream.getvalue()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Trained:
-        """Undo :meth:`to_bytes`."""
-        stream = io.BytesIO(data)
-        head = json.loads(stream.read(int.from_bytes(stream.read(4), "big")))
-        update = {name: np.load(stream, allow_pickle=False) for name in head["names"]}
-        layout = Layout.from_list(head["layout"])
-        return cls(layout, update, head["weight"], head["metrics"], head["compute_ms"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +180,8 @@ class Participant:
         layout = trained.layout
         plan = vector_plan(ticket.config, layout)
         mechanism = mechanism_of(ticket.config)
-        if plan.codec.compression is not None and ticket.indices is not None:
-            return self._encode_sparse(ticket, trained, plan, plan.codec.compression, ticket.indices)
+        if ticket.indices is not None:
+            return encode_waiting(ticket, trained, plan, self.memory, self.me.name)
         if mechanism is None:
             return plan.encode(trained.update, trained.weight, trained.metrics, ticket.frame)
         floats = {t.name: trained.update[t.name] for t in layout.of_kind("float") if t.name in trained.update}
@@ -239,30 +189,6 @@ class Participant:
             floats, _ = clip_update(floats, mechanism.clip_norm)
         encoded = plan.encode_private(floats, mechanism.step)
         mechanism.check(encoded.values)
-        return encoded
-
-    def _encode_sparse(
-        self, ticket: Ticket, trained: Trained, plan: VectorPlan, compression: Compression, indices: NDArray[np.int64]
-    ) -> EncodedUpdate:
-        """Encode the round's coordinates of everything that waits, and keep what this leaves to send."""
-        label, selection, layout = ticket.label, ticket.frame.selection, trained.layout
-        stored = self.memory.carry(label.task)
-        last = None if stored is None else Carry.from_bytes(stored)
-        if last is not None and last.round == label.round:
-            waiting = last.before  # another attempt: the update was added already
-        else:
-            size = layout.count("float")
-            counted = 0 if selection is None else selection.counted.get(self.me.name, 0)
-            # A later round counted than this node remembers: its memory is an old copy, and what it holds was sent.
-            old = last is None or counted > last.round
-            rest = Residual.empty(size) if last is None or old else last.settled(counted == last.round)
-            update = np.concatenate([trained.update[t.name].reshape(-1) for t in layout.of_kind("float")])
-            waiting = accumulate(rest, update, compression, len(ticket.roster.with_role(TRAIN_ROLE)))
-        wanted, left = split(waiting, indices)
-        arrays = {t.name: waiting.pending[place].reshape(t.shape) for t, place in layout.float_slices()}
-        encoded = plan.encode({**trained.update, **arrays}, trained.weight, trained.metrics, ticket.frame, indices)
-        left = give_back(left, indices, wanted, encoded.carried)
-        self.memory.keep_carry(label.task, Carry(waiting, left, label.round).to_bytes())
         return encoded
 
 

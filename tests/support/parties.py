@@ -16,9 +16,10 @@ from flbc.crypto.signing import keccak256
 from flbc.node import Authority, Identity, NodeMemory, Participant, Pins, Policy, Ticket
 from flbc.node.covenant import Covenant
 from flbc.node.opening import OpenRequest
-from flbc.node.participant import Reply, Trained
+from flbc.node.participant import Reply
 from flbc.node.scheme_keys import paillier_keys
 from flbc.node.terms import codec_terms, sum_spec
+from flbc.node.trained import Trained
 from flbc.privacy import GaussianMechanism
 from flbc.roster import Party, Roster
 from flbc.round import NO_HUB, NO_LEADER, ZERO, Block, RoundLabel, Signed

@@ -1,0 +1,100 @@
+"""A training result on the node: kept until the next round, and with compression what of it waits to be sent (S14)."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codec import EncodedUpdate, Layout, VectorPlan
+from ..codec.sparsify import Carry, Residual, accumulate, give_back, split
+from ..errors import CodecError
+from ..roster import TRAIN_ROLE
+from .memory import NodeMemory
+from .ticket import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A training result as it stays on the node until the next round.
+
+    Parameters
+    ----------
+    layout : Layout
+        Of the global model.
+    update : dict of str to ndarray
+        ``new - global`` (float64 or int64), or the clipped gradient sum (example unit).
+    weight : float
+        Number of examples.
+    metrics : dict
+        Numbers or lists of numbers.
+    compute_ms : int
+        Training time in milliseconds.
+    """
+
+    layout: Layout
+    update: dict[str, NDArray[Any]]
+    weight: float
+    metrics: dict[str, float | list[float]]
+    compute_ms: int
+
+    def to_bytes(self) -> bytes:
+        """Encode without pickle: a JSON header and arrays in .npy form."""
+        names = list(self.update)
+        fields = {"layout": self.layout.to_list(), "names": names, "weight": self.weight}
+        head = json.dumps({**fields, "metrics": self.metrics, "compute_ms": self.compute_ms}).encode()
+        stream = io.BytesIO()
+        stream.write(len(head).to_bytes(4, "big") + head)
+        for name in names:
+            np.save(stream, self.update[name], allow_pickle=False)
+        return stream.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Trained:
+        """Undo :meth:`to_bytes`."""
+        stream = io.BytesIO(data)
+        head = json.loads(stream.read(int.from_bytes(stream.read(4), "big")))
+        update = {name: np.load(stream, allow_pickle=False) for name in head["names"]}
+        layout = Layout.from_list(head["layout"])
+        return cls(layout, update, head["weight"], head["metrics"], head["compute_ms"])
+
+
+def encode_waiting(ticket: Ticket, trained: Trained, plan: VectorPlan, memory: NodeMemory, name: str) -> EncodedUpdate:
+    """Encode the round's coordinates of everything that waits, and keep what this leaves to send.
+
+    Parameters
+    ----------
+    ticket : Ticket
+        Of a task with compression.
+    trained : Trained
+    plan : VectorPlan
+    memory : NodeMemory
+        Keeps what waits, before anything is sent.
+    name : str
+        This node's, as in the roster.
+    """
+    compression, indices, selection = plan.codec.compression, ticket.indices, ticket.frame.selection
+    if compression is None or indices is None or selection is None:
+        raise CodecError("This task sends whole updates")
+    label, layout = ticket.label, trained.layout
+    stored = memory.carry(label.task)
+    last = None if stored is None else Carry.from_bytes(stored)
+    if last is not None and last.round == label.round:
+        waiting = last.before  # another attempt: the update was added already
+    else:
+        counted = selection.counted.get(name, 0)
+        # A later round counted than this node remembers: its memory is an old copy, and what it holds was sent.
+        old = last is None or counted > last.round
+        rest = Residual.empty(layout.count("float")) if last is None or old else last.settled(counted == last.round)
+        update = np.concatenate([trained.update[t.name].reshape(-1) for t in layout.of_kind("float")])
+        waiting = accumulate(rest, update, compression, len(ticket.roster.with_role(TRAIN_ROLE)))
+    wanted, left = split(waiting, indices)
+    arrays = {t.name: waiting.pending[place].reshape(t.shape) for t, place in layout.float_slices()}
+    encoded = plan.encode({**trained.update, **arrays}, trained.weight, trained.metrics, ticket.frame, indices)
+    left = give_back(left, indices, wanted, encoded.carried)
+    memory.keep_carry(label.task, Carry(waiting, left, label.round).to_bytes())
+    return encoded
