@@ -61,7 +61,10 @@ def settle(session: Session, chain: Chain, arrays: ArrayRecord, evaluation: tupl
             error,
         )
         return False
-    log(INFO, "flbc: the task is settled; accuracy %.2f %%", settled.token.accuracy_bps / 100)
+    if chain.covenant.accuracy_bps:
+        log(INFO, "flbc: the task is settled; accuracy %.2f %%", settled.token.accuracy_bps / 100)
+    else:
+        log(INFO, "flbc: the task is settled, paid for the rounds alone")
     return True
 
 
