@@ -480,11 +480,15 @@ def flower(participants: int, rounds: int = 2) -> int:
             topic = "0x" + keccak256(event_signature(hub.contract.events.RoundRecorded().abi)).hex()
             sent = [entry["transactionHash"] for entry in chain.logs(hub.address, [topic])]
             gas = [chain.w3.eth.get_transaction_receipt(hash_)["gasUsed"] for hash_ in sent]
+    if not len(begun) == len(gas) == rounds:
+        print(f"Only {len(gas)} of {rounds} rounds were recorded; the log above says why", file=sys.stderr)
+        return 1
+    votes = [int(number) for number in re.findall(r"signed by (\d+) of the committee", "\n".join(lines))]
     seconds = [after - before for before, after in zip(begun, [*begun[1:], ended], strict=True)]
     print(f"\n{participants} participants and a generator, {rounds} rounds, {os.cpu_count()} processors:")
-    for number, (took, used) in enumerate(zip(seconds, gas, strict=True), 1):
+    for number, (took, used, signed) in enumerate(zip(seconds, gas, votes, strict=True), 1):
         last = " (settling and shutting down included)" if number == rounds else ""
-        print(f"round {number}: {took:.1f} s{last}, {used:,} gas")
+        print(f"round {number}: {took:.1f} s{last}, {used:,} gas with {signed} votes")
     return 0
 
 
