@@ -67,7 +67,7 @@ class NddFe(SecureStrategy):
     ledger : Ledger or None (default: None)
         Write every round to smart contracts: the leader of a block is its decryptor, a committee signs, and the reward
         is paid at the end if the model reached the accuracy. Needs nodes with the role ``committee``; in simulation the
-        training nodes serve in it.
+        first seven training nodes serve in it.
 
     Raises
     ------

@@ -27,6 +27,8 @@ from ..roster import AUTHORITY, GENERATOR, TRAIN_ROLE
 
 #: Roles beside training that each scheme needs, one node each, served in simulation by the last partitions.
 HELPERS: dict[str, tuple[str, ...]] = {"paillier": (AUTHORITY,), "nddfe": (GENERATOR,)}
+#: How many training nodes serve in a simulated committee: each is sent everybody's payload.
+SIMULATED_COMMITTEE = 7
 _DEVELOPMENT_PASSWORD = "development"  # noqa: S105 - simulation keys are public
 
 
@@ -61,7 +63,7 @@ class Node:
         Returns the declared size of the training set, 0 when there is none; called only if the node trains, because
         others hold no data.
     committee : bool (default: False)
-        Whether, in simulation, training nodes are the committee too; deployed nodes say so in ``flbc-role``.
+        Whether, in simulation, the first training nodes are the committee too; deployed nodes say so in ``flbc-role``.
     insecure : tuple of str (default: ())
         In simulation, further schemes that the node accepts.
     """
@@ -80,7 +82,8 @@ class Node:
         if in_simulation(context) and "flbc-key" not in config:
             partition, self.partitions = _partition(context)
             role = max(partition - (self.partitions - len(helpers)) + 1, 0)
-            trains = ("committee", TRAIN_ROLE) if committee else (TRAIN_ROLE,)
+            votes = committee and partition < SIMULATED_COMMITTEE
+            trains = ("committee", TRAIN_ROLE) if votes else (TRAIN_ROLE,)
             roles = trains if role == 0 else (helpers[role - 1],)
             self.me = development_identity(partition, roles, declare() if role == 0 else 0)
             self.pins = Pins.development(insecure)

@@ -53,7 +53,8 @@ class Paillier(SecureStrategy):
         A roster file for the server too; nodes check their own in any case.
     ledger : Ledger or None (default: None)
         Write every round to smart contracts: an elected leader and a committee sign each block, and the reward is
-        paid at the end. Needs nodes with the role ``committee``; in simulation the training nodes serve in it.
+        paid at the end. Needs nodes with the role ``committee``; in simulation the first seven
+        training nodes serve in it.
 
     Raises
     ------
