@@ -411,7 +411,7 @@ def one_round(mode: str, shapes: Sequence[tuple[int, ...]], rate: float, parties
         indices = index_set(number, size, compression, top, LABEL)
         assert selection_hash(indices) == chosen
         flat = np.concatenate([a.reshape(-1) for a in changes[party].values()])
-        residual = accumulate(Carry.from_bytes(kept).settled(True), flat, compression, parties)
+        residual = accumulate(Carry.from_bytes(kept).after, flat, compression, parties)
         wanted, left = split(residual, indices)
         arrays = {t.name: residual.pending[place].reshape(t.shape) for t, place in plan.layout.float_slices()}
         encoded = plan.encode(arrays, 100.0, {}, frame, indices)

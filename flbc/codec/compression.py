@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -124,5 +125,5 @@ def _decimal(value: float) -> Fraction:
 
 
 def _is_number(value: object) -> bool:
-    """Whether ``value`` is a finite int or float, no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether ``value`` is an int or float, no bool, that fits a finite float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -181,9 +181,17 @@ class VectorPlan:
                 yield tensor, slice(first, last), indices[first:last] - place.start
 
     def decode(
-        self, total: IntVector, parties: int, metric_count: int, frame: Frame, indices: IntVector | None = None
+        self,
+        total: IntVector,
+        parties: int,
+        metric_count: int,
+        frame: Frame,
+        indices: IntVector | None = None,
+        declared: float | None = None,
     ) -> OpenedUpdate:
         """Decode the sum of ``parties`` encoded updates; with compression, coordinates that were not sent are zero.
+
+        ``declared`` is the sum of the weights where it is public; None: the one inside the sum.
 
         Raises
         ------
@@ -196,9 +204,11 @@ class VectorPlan:
         numbers = exact.join(digits, self.codec.bits)
         integers = self.layout.count("integer")
         weight, saturated = float(numbers[integers]), int(numbers[integers + 1])
+        if declared is not None:  # public, so that no client's word on its weight is needed
+            weight = declared
         if weight <= 0:
             raise CodecError("The weights of all clients sum to zero; every client reported no examples")
-        if parties * (frame.max_weight + exact.RESOLUTION) < weight:
+        if declared is None and parties * (frame.max_weight + exact.RESOLUTION) < weight:
             raise CodecError("The opened weight exceeds what the clients may report: a client sent a malformed update")
         mean: dict[str, NDArray[np.float64]] = {}
         for (tensor, place, within), limit in zip(self._places(indices), frame.ranges, strict=True):

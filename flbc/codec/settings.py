@@ -100,27 +100,21 @@ class Selection:
         Bitmap of the coordinates of which most is expected (:func:`flbc.codec.indices.pack_indices`).
     chosen : bytes
         Hash of the whole set, drawn ones included: every node computes the set itself and compares.
-    counted : mapping of str to int
-        The last round in whose applied sum each party was, so that it knows which of its updates are still pending.
     """
 
     top: bytes
     chosen: bytes
-    counted: Mapping[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return {"top": self.top.hex(), "chosen": self.chosen.hex(), "counted": dict(self.counted)}
+        return {"top": self.top.hex(), "chosen": self.chosen.hex()}
 
     @classmethod
     def from_dict(cls, data: object) -> Self:
         """Rebuild; nothing is checked but the form."""
-        if not isinstance(data, Mapping) or set(data) != {"top", "chosen", "counted"}:
-            raise ProtocolError("A frame's selection holds top, chosen and counted")
-        counted = data["counted"]
-        if not isinstance(counted, dict) or not all(type(round_) is int and round_ > 0 for round_ in counted.values()):
-            raise ProtocolError("A selection's counted rounds are integers by party")
-        return cls(unhex(data["top"], None, "top"), unhex(data["chosen"], 32, "chosen"), counted)
+        if not isinstance(data, Mapping) or set(data) != {"top", "chosen"}:
+            raise ProtocolError("A frame's selection holds top and chosen")
+        return cls(unhex(data["top"], None, "top"), unhex(data["chosen"], 32, "chosen"))
 
 
 @dataclass(frozen=True)

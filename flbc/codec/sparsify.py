@@ -7,9 +7,11 @@ is chosen in :mod:`flbc.codec.indices`; this file is a client's half, which work
 
 1. :func:`accumulate`: add the round's update to what is pending (momentum correction and local clipping as in DGC);
 2. :func:`split`: take the chosen coordinates out; :func:`give_back` puts back what the codec could not carry;
-3. :class:`Carry`: keep both outcomes until the next round says which one happened.
+3. :class:`Carry`: what a new attempt of the round starts from, and what the next round does.
 
-Nothing is lost: what was sent plus what is pending is always the sum of what was added.
+What was sent plus what is pending is always the sum of what was added. What was sent in a round that did not count is
+gone, as the whole update would be without compression: a value that left the node in one round must not leave it in
+another, or two sums that differ in one client alone would show that client's values.
 """
 
 from __future__ import annotations
@@ -173,17 +175,14 @@ def give_back(left: Residual, indices: IntVector, wanted: Floats, carried: Float
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Carry(Secret):
-    """A round that was answered, and is not known to be applied yet.
-
-    A client cannot see whether its answer reached the sum. Both outcomes are kept on its disk until the next public
-    frame says whether the round was applied with this client in it; then one of them is forgotten.
+    """What a round leaves on the node's disk.
 
     Parameters
     ----------
     before : Residual
-        With this round's update, and nothing sent.
+        With this round's update, and nothing sent: another attempt of the round starts from it.
     after : Residual
-        What is left if the round counts.
+        Without what was sent: the next round starts from it. The same as ``before`` until the round is answered.
     round : int
         Number of the round, from 1.
     """
@@ -197,17 +196,6 @@ class Carry(Secret):
             raise CodecError("A carry holds two residuals of one size")
         if not 1 <= self.round < 2**63:
             raise CodecError("Rounds count from 1")
-
-    def settled(self, applied: bool) -> Residual:
-        """Return the residual to go on with.
-
-        Parameters
-        ----------
-        applied : bool
-            Whether the round was applied *and* this client was in its sum. A round that was abandoned, or a sum that
-            was opened without this client, sent nothing: all of it stays pending.
-        """
-        return self.after if applied else self.before
 
     def to_bytes(self) -> bytes:
         """Encode without pickle."""

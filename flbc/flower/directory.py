@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from logging import INFO, WARNING
 
@@ -54,6 +54,8 @@ class Directory:
         The server's own roster, if it has one.
     committee : int (default: 0)
         Committee members needed to start.
+    check : callable
+        Raises if a party's scheme keys are not in order: (party, keys, simulation).
     """
 
     def __init__(
@@ -64,8 +66,9 @@ class Directory:
         timeout: float,
         pins: Pins | None,
         committee: int = 0,
+        check: Callable[[Party, bytes, bool], None] = lambda party, keys, simulation: None,
     ) -> None:
-        self._committee = committee
+        self._committee, self._check = committee, check
         self._parts, self._helpers, self._min_training = parts, helpers, min_training
         self._timeout, self._pins = timeout, pins
         self._cards: dict[int, Card] = {}
@@ -174,4 +177,5 @@ class Directory:
                 raise RosterError(f"its name or keys are those of {known.name!r}, another node")
         if self._pins is not None:
             self._pins.check(party)
+        self._check(party, parts["keys"], simulation)
         return Card(party, parts["keys"], simulation, partitions)

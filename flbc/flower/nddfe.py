@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import ClassVar
@@ -15,10 +14,10 @@ from ..codec import Codec
 from ..encoding import parse
 from ..errors import ConfigError, ProtocolError
 from ..ledger.settings import Ledger
-from ..node.nddfe import MODES, PAD, PAPER, NddFeKeys, read_statement, rotation
+from ..node.nddfe import MODES, PAD, PAPER, NddFeKeys, check_card, read_statement, rotation
 from ..node.pins import Pins
 from ..privacy import Privacy
-from ..roster import GENERATOR, Roster
+from ..roster import GENERATOR, Party, Roster
 from ..round import NO_LEADER
 from .session import Session
 from .strategy import SecureStrategy
@@ -47,7 +46,8 @@ class NddFe(SecureStrategy):
         no node takes part unless its own policy (or SecureMod) names ``"nddfe-paper"``.
     weights : str (default: "hidden")
         ``"hidden"``: numbers of examples are summed with the updates and nobody sees one. ``"declared"``: updates are
-        multiplied by the declared numbers of examples, in clear, by the server: the inner product of the paper.
+        weighed by the declared numbers of examples, which are public, so that no client can lie about its own. In
+        ``mode="paper"`` the server multiplies, as printed: the inner product with y.
     privacy : Privacy or None (default: None)
         Differential privacy with noise added by the generator; None: the exact mean is opened.
     codec : Codec (default: Codec())
@@ -121,10 +121,8 @@ class NddFe(SecureStrategy):
                 "NddFe(mode='paper') has one function key for all coordinates, so that noise in it would be the same "
                 "in all of them; use mode='pad' with privacy"
             )
-        if self.declared_weights:
-            if codec.max_examples is not None:
-                raise ConfigError("Codec(max_examples=...) bounds hidden weights; leave it out with weights='declared'")
-            codec = replace(codec, max_examples=1.0)  # each update counts once, times its multiplier
+        if self.declared_weights and codec.max_examples is not None:
+            raise ConfigError("Codec(max_examples=...) bounds hidden weights; leave it out with weights='declared'")
         super().__init__(
             strategy,
             privacy=privacy,
@@ -146,6 +144,10 @@ class NddFe(SecureStrategy):
             log(WARNING, "flbc: NddFe(mode='paper') is INSECURE and for study only: outsiders read single clients")
         if self.declared_weights:
             log(INFO, "\t│\t├── Weights: declared numbers of examples, in clear")
+
+    def _check_card(self, party: Party, keys: bytes, simulation: bool) -> None:
+        if self.mode != PAD:
+            check_card(party, keys, simulation)
 
     def _keys(self, session: Session, roster: Roster, server_round: int, skipped: int) -> bytes:
         """Name the decryptor of an attempt, and in the group modes everybody's public key."""

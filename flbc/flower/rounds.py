@@ -20,7 +20,7 @@ from ..node.committee import AttestRequest
 from ..node.endorsement import Endorsement
 from ..node.opening import OpenRequest
 from ..node.terms import multipliers
-from ..node.ticket import Ticket
+from ..node.ticket import MAX_ATTEMPTS, Ticket
 from ..round import NO_LEADER, Block
 from ..schemes import Combiner, IntVector
 from . import wire
@@ -30,9 +30,6 @@ from .grid import exchange
 from .helpers import AbandonedError, Helpers
 from .report import RoundReport
 from .session import Session
-
-#: Size classes of late joiners and silent leaders need another attempt each; more mean that somebody plays games.
-_MAX_ATTEMPTS = 6
 
 
 def _request(
@@ -114,8 +111,7 @@ class SecureRound:
         opened = self._decode(total, sorted(accepted), metric_names)
         session.frame = session.plan.next_frame(self.ticket.frame, opened)
         if session.progress is not None and self.ticket.indices is not None:
-            names = [self.ticket.roster.parties[index].name for index in accepted]
-            session.progress.opened(self.number, session.plan.layout, opened.mean, self.ticket.indices, names)
+            session.progress.opened(self.number, session.plan.layout, opened.mean, self.ticket.indices)
         report = RoundReport(
             self.number,
             survivors=len(accepted),
@@ -163,8 +159,14 @@ class SecureRound:
 
     def _pass_over(self, replies: Mapping[int, Message]) -> dict[int, Message]:
         """Begin another attempt under the next leader or decryptor."""
-        self.skipped += 1
-        return self._reprotect([node for node, reply in replies.items() if reply.has_content()])
+        nodes = [node for node, reply in replies.items() if reply.has_content()]
+        decryptor = halves.decryptor(self.ticket)
+        gone = decryptor is not None and self.ticket.roster.parties[decryptor] not in map(
+            self.session.directory.party, nodes
+        )
+        if self.session.chain is not None or not gone:  # who leaves the roster is out of turn anyway
+            self.skipped += 1
+        return self._reprotect(nodes)
 
     def _agreeing(self, accepted: dict[int, Accepted]) -> tuple[dict[int, Accepted], tuple[str, ...]]:
         """Keep the clients that report the metrics most report; their sums stand in the same coordinates."""
@@ -191,8 +193,8 @@ class SecureRound:
     def _reprotect(self, nodes: list[int]) -> dict[int, Message]:
         """Begin another attempt: the same updates, protected for a new label (S14)."""
         label = self.ticket.label
-        if label.attempt + 1 >= _MAX_ATTEMPTS:
-            raise AbandonedError(f"{_MAX_ATTEMPTS} attempts were not enough")
+        if label.attempt + 1 >= MAX_ATTEMPTS:
+            raise AbandonedError(f"{MAX_ATTEMPTS} attempts were not enough")
         self.ticket = self.session.ticket(label.round, label.attempt + 1, nodes, label.model, self.skipped)
         parts = self.ticket.to_wire()
         messages = [wire.request(wire.REPROTECT, parts, node, self.number) for node in nodes]
@@ -204,7 +206,10 @@ class SecureRound:
             factors = multipliers(session.config, roster)
             count = sum(factors[index] for index in parties)
             metrics, ticket = count_metrics(metric_names), self.ticket
-            opened = session.plan.decode(total, count, metrics, ticket.frame, ticket.indices)
+            declared = None
+            if session.config.codec["max_multiplier"] is not None:
+                declared = float(sum(roster.parties[index].examples for index in parties))
+            opened = session.plan.decode(total, count, metrics, ticket.frame, ticket.indices, declared)
             if opened.saturated:
                 log(WARNING, "flbc: %d coordinates did not fit their range (see Codec)", opened.saturated)
             return opened

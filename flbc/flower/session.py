@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import WARNING
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from ..node.attestor import SoftwareAttestor
 from ..node.covenant import Covenant, default_quorum
 from ..node.endorsement import COMMITTEE
 from ..node.settlement import ACCURACY
-from ..node.terms import codec_terms
+from ..node.terms import WEIGHED_BY_SERVER, codec_terms
 from ..node.ticket import Ticket, keys_hash
 from ..privacy import GaussianMechanism, Privacy
 from ..privacy.accountant import affordable_rounds
@@ -200,8 +200,15 @@ def open_session(
     helper = next(iter(directory.online(grid, terms.helpers[0]).values()))
     if len({card.simulation for card in (*training.values(), helper)}) != 1:
         raise ConfigError("Some nodes use development identities (flbc-dev) and some do not")
-    private = terms.privacy is not None
-    plan = VectorPlan(Layout.of({name: a.numpy() for name, a in arrays.items()}, private=private), terms.codec, private)
+    private, codec = terms.privacy is not None, terms.codec
+    multiplier = _largest_multiplier(training.values()) if terms.declared_weights else None
+    if multiplier is not None:
+        codec = replace(codec, max_examples=1.0 if terms.mode in WEIGHED_BY_SERVER else float(multiplier))
+    plan = VectorPlan(Layout.of({name: a.numpy() for name, a in arrays.items()}, private=private), codec, private)
+    if codec.compression is not None and not plan.layout.count("float"):
+        raise ConfigError(
+            "Codec(compression=...): the model has no floating-point array, so there is nothing to compress"
+        )
     rounds, mechanism = num_rounds, None
     if terms.privacy is not None:
         parties = [card.party for card in training.values()]
@@ -215,7 +222,6 @@ def open_session(
                 rounds,
                 num_rounds,
             )
-    multiplier = _largest_multiplier(training.values()) if terms.declared_weights else None
     roster, covenant = None, None
     if book is not None and terms.ledger is not None:
         roster, covenant = _agree(directory.cards(grid).values(), book, terms.ledger, private, terms.reveal_metrics)

@@ -1,8 +1,7 @@
-"""With compression, what the server keeps over the rounds: which coordinates are due, and who was in which sum."""
+"""With compression, what the server keeps over the rounds: which coordinates are due."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -25,35 +24,30 @@ class Progress:
     size : int
         Float coordinates of the model.
     scores : Scores
-    counted : dict of str to int
-        The last round in whose sum each party was.
     """
 
     compression: Compression
     size: int
     scores: Scores
-    counted: dict[str, int]
     _made: tuple[int, Selection] | None = None
 
     @classmethod
     def fresh(cls, compression: Compression, size: int) -> Self:
         """Return the state before round 1."""
-        return cls(compression, size, Scores.fresh(size), {})
+        return cls(compression, size, Scores.fresh(size))
 
     def frame(self, frame: Frame, server_round: int, task: bytes) -> Frame:
         """Return a frame with the round's selection, the same in all its attempts."""
         if self._made is None or self._made[0] != server_round:
             top = self.scores.top(server_round, self.compression.ranked(server_round, self.size))
             chosen = index_set(server_round, self.size, self.compression, top, task)
-            selection = Selection(pack_indices(top, self.size), selection_hash(chosen), dict(self.counted))
+            selection = Selection(pack_indices(top, self.size), selection_hash(chosen))
             self._made = (server_round, selection)
         return replace(frame, selection=self._made[1])
 
     def opened(
-        self, server_round: int, layout: Layout, mean: dict[str, NDArray[Any]], indices: NDArray[np.int64],
-        parties: Iterable[str],
-    ) -> None:  # fmt: skip
-        """Take note of an opened sum: the mean update per array, the coordinates it holds, and who was in it."""
+        self, server_round: int, layout: Layout, mean: dict[str, NDArray[Any]], indices: NDArray[np.int64]
+    ) -> None:
+        """Take note of an opened sum: the mean update per array, and the coordinates it holds."""
         flat = np.concatenate([mean[tensor.name].reshape(-1) for tensor in layout.of_kind("float")])
         self.scores = self.scores.after(server_round, indices, flat[indices])
-        self.counted.update(dict.fromkeys(parties, server_round))

@@ -102,6 +102,9 @@ class SecureStrategy(Strategy):
     #: Makes the scheme keys of an attempt; None: they are the helper's.
     key_maker: KeyMaker | None = None
 
+    def _check_card(self, party: Party, keys: bytes, simulation: bool) -> None:
+        """Raise unless what a node said of its scheme keys is in order; it is left out then."""
+
     @abstractmethod
     def _summary(self) -> None:
         """Log the scheme's settings."""
@@ -173,7 +176,9 @@ class SecureStrategy(Strategy):
         parts["committee"] = book is not None
         needed = max(self.min_survivors, *minima)
         committee = 0 if self.ledger is None else self.ledger.committee
-        directory = Directory(parts, self.helpers, needed, self.stage_timeout, self._pins, committee)
+        directory = Directory(
+            parts, self.helpers, needed, self.stage_timeout, self._pins, committee, self._check_card
+        )  # fmt: skip
         self._node_seconds = self.node_wait or (20.0 if type(grid).__name__ == "InMemoryGrid" else 120.0)
         directory.wait(grid, self._node_seconds)
         terms = Terms(

@@ -18,6 +18,7 @@ from ..task import TaskConfig
 from . import accounts, deployment, development, publishing
 from .chain import Chain, connect
 from .deployment import Deployment
+from .files import ProcessLock
 from .hub import Hub
 from .journal import State
 from .outbox import Outbox
@@ -46,6 +47,7 @@ class ChainBook:
         self._roster: Roster | None = None
         self._suspensions, self._out = 0, frozenset[str]()
         self._stop = threading.Event()
+        self._turn: ProcessLock | None = None
         self._thread: threading.Thread | None = None
         self._trouble = ""
         self._refused = ""  # why nothing more can be recorded
@@ -93,6 +95,8 @@ class ChainBook:
             If a party is suspended or leaving.
         """
         if self.simulation:
+            # Until the task is published: another run would spend what this one put on the publisher's account.
+            self._turn = self._turn or development.turn(self._hub.chain)
             development.enroll(self._hub, self._outbox, parties, self._settings.reward_wei)
         members = {party.name: self._hub.registry.find(party)[1] for party in parties}
         for name, member in members.items():  # the contract refuses them, but only when the reward is in escrow
@@ -115,13 +119,21 @@ class ChainBook:
             1, self.chain_id, self.hub, secrets.token_bytes(32), model, config.encoded, roster.encoded,
             settings.reward_wei, int(settings.deadline),
         )  # fmt: skip
-        task = self._publish(file) if self.simulation else self._published(file)
+        try:
+            task = self._publish(file) if self.simulation else self._published(file)
+        finally:
+            self._end_turn()
         publishing.draw_seed(self._hub, self._outbox, task, confirmations=_depth(self._hub.chain, settings))
         _LOG.info("flbc: task %s on chain %d, hub %s", task.hex(), self.chain_id, checksum_address(self.hub))
         started = publishing.started(self._hub, task, config, roster, model)
         self._thread = threading.Thread(target=self._pump, name="flbc-outbox", daemon=True)
         self._thread.start()
         return started
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.release()
+            self._turn = None
 
     def _publish(self, file: TaskFile) -> bytes:
         key = development.publisher_key()
@@ -211,9 +223,12 @@ class ChainBook:
         self._wait(key, self._settings.settle_wait)
         if self.simulation and self._roster is not None:
             try:
+                self._turn = development.turn(self._hub.chain)
                 development.claim_all(self._hub, record.token.task, self._roster.parties, record.payouts)
             except FlbcError as error:
                 _LOG.warning("flbc: not all payouts were fetched, `flbc task claim` does it later: %s", error)
+            finally:
+                self._end_turn()
 
     def _wait(self, key: str, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -280,6 +295,7 @@ class ChainBook:
             left = sum(entry.state is not State.MINED for entry in self._outbox.pending())
             if left:
                 _LOG.warning("flbc: %d records are still queued; `flbc task sync` sends them", left)
+        self._end_turn()
         self._outbox.close()
         self._hub.chain.close()
 

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..node.identity import Identity, development_identity, development_name
 from ..roster import Party
 from ..round import Signed, domain
-from .files import home
+from .files import ProcessLock, home
 from .members import role_bits
 from .outbox import Outbox
 from .packing import PackedPayout, unpack_all
@@ -36,12 +36,19 @@ STAKE = ETHER
 _POCKET = ETHER // 20
 #: Partition number of the simulated publisher, beyond any that trains.
 _PUBLISHER = 10**8
+_TURN_SECONDS = 300.0
 _REGISTER_GAS, _CLAIM_GAS = 500_000, 200_000
 
 
 def outbox_path(chain: Chain, account: bytes) -> Path:
     """Return where the outbox of an account on a chain is kept."""
     return home() / "outbox" / f"{chain.chain_id}-{chain.genesis.hex()[:8]}-{account.hex()}.sqlite"
+
+
+def turn(chain: Chain) -> ProcessLock:
+    """Wait for this run's turn with the simulated accounts, which all runs on this machine share."""
+    path = home() / "locks" / f"{chain.chain_id}-{chain.genesis.hex()[:16]}-simulation.lock"
+    return ProcessLock(path, "The simulated publisher", "Wait for the other run to publish its task", _TURN_SECONDS)
 
 
 def publisher() -> Identity:

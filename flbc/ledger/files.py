@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from ..errors import ChainBusyError, LedgerError
@@ -43,6 +44,8 @@ class ProcessLock:
         What is locked, for the error message: ``"The chain /tmp/x"``.
     cure : str
         What to do when another process has it.
+    patience : float (default: 0)
+        Seconds to wait for whoever holds it.
 
     Raises
     ------
@@ -50,17 +53,26 @@ class ProcessLock:
         If it is held already, here or in another process.
     """
 
-    def __init__(self, path: Path, what: str, cure: str) -> None:
+    def __init__(self, path: Path, what: str, cure: str, patience: float = 0.0) -> None:
         self._file = os.open(private_file(path), os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        end = time.monotonic() + patience
+        while not self._locked():
+            if time.monotonic() < end:
+                time.sleep(0.05)
+                continue
             owner = os.pread(self._file, 20, 0).decode("ascii", "replace").strip()
             os.close(self._file)
             who = "this process" if owner == str(os.getpid()) else f"process {owner or 'unknown'}"
             raise ChainBusyError(f"{what} is in use by {who}. {cure}") from None
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(os.getpid()).encode("ascii"), 0)
+
+    def _locked(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
     def release(self) -> None:
         """Give the lock back; the second call does nothing."""

@@ -7,14 +7,14 @@ learns the opened sum, as everybody does who sees the next model, and nothing wi
 from __future__ import annotations
 
 from ..crypto.signing import keccak256
-from ..errors import OpeningRefusedError, RosterError, VerificationError
+from ..errors import OpeningRefusedError, RosterError
 from ..roster import GENERATOR
-from ..round import NO_LEADER, Opening, Signed
+from ..round import Opening, Signed
 from ..schemes import IntVector
 from ..schemes.base import vector_to_bytes
 from .identity import Identity
 from .memory import NodeMemory
-from .nddfe import SCHEME, NddFeKit, decryptor_half
+from .nddfe import SCHEME, NddFeKit, check_decryptor_leads, decryptor_half
 from .opening import (
     OpenRequest,
     check_key,
@@ -68,8 +68,7 @@ class SumDecryptor:
         index = admit(ticket, self.me, self.pins, self.memory)
         if ticket.config.scheme != SCHEME or NddFeKit().decryptor(ticket) != index:
             raise RosterError("Another node is the decryptor of this attempt")
-        if request.block.leader not in (index, NO_LEADER):
-            raise VerificationError("The block's leader and the attempt's decryptor must be one")
+        check_decryptor_leads(ticket, request.block)
         survivors = check_request(ticket, request, self.pins.policy)
         signed, key = unpack_key(answer)
         stated = check_key(signed, key, request.block, ticket, ticket.only(GENERATOR).address)

@@ -13,7 +13,7 @@ from ..roster import GENERATOR
 from ..round import FunctionKey, Signed
 from .identity import Identity
 from .memory import NodeMemory
-from .nddfe import SCHEME, generator_half
+from .nddfe import SCHEME, check_decryptor_leads, generator_half
 from .opening import OpenRequest, check_request, epsilon_of, noise_of, pack_signed, reserve, sigma_of
 from .pins import Pins
 from .ticket import Ticket, admit
@@ -55,6 +55,7 @@ class KeyGenerator:
         admit(ticket, self.me, self.pins, self.memory)
         if ticket.config.scheme != SCHEME or ticket.only(GENERATOR).name != self.me.name:
             raise RosterError("The roster or the task names another generator than this node")
+        check_decryptor_leads(ticket, request.block)
         survivors = check_request(ticket, request, self.pins.policy, with_sum=False)
         label, config, block = ticket.label, ticket.config, request.block.hash
         answer, openings = reserve(ticket, block, self.memory, self.pins.policy.max_total_epsilon)

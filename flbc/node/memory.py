@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import AlreadyOpenedError, BudgetExhaustedError, StaleLabelError
+from ..errors import AlreadyOpenedError, BudgetExhaustedError, CodecError, StaleLabelError
 from ..round import RoundLabel
 
 #: Tasks whose last update a node keeps; older ones are deleted and overwritten.
@@ -109,7 +109,7 @@ class NodeMemory:
         return None if row is None else bytes(row[0])
 
     def keep_carry(self, task: bytes, carry: bytes) -> None:
-        """Keep what a round leaves to send, before its answer leaves."""
+        """Keep what waits after training, before anything of it is sent."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO carried VALUES (?, ?)", (task, carry))
 
@@ -132,14 +132,19 @@ class NodeMemory:
             raise StaleLabelError(f"Round {last[0]}, attempt {last[1]} was answered before; labels must rise")
         return None
 
-    def keep_answer(self, label: RoundLabel, reply: bytes) -> bytes:
-        """Keep a signed reply before it is sent; return the first one kept for this label, which alone may be sent."""
+    def keep_answer(self, label: RoundLabel, reply: bytes, carry: bytes = b"") -> bytes:
+        """Keep a signed reply before it is sent; return the first one kept for this label, which alone may be sent.
+
+        ``carry`` is what this reply leaves to send, with compression; it is kept with the reply or not at all.
+        """
         with self._transaction() as db:
             row = (label.hash, label.task, label.round, label.attempt, reply)
             newest = db.execute("SELECT round, attempt FROM newest WHERE task = ?", (label.task,)).fetchone()
             if newest is None or tuple(newest) < (label.round, label.attempt):
                 db.execute("INSERT OR REPLACE INTO newest VALUES (?, ?, ?)", (label.task, label.round, label.attempt))
                 db.execute("INSERT OR IGNORE INTO answered VALUES (?, ?, ?, ?, ?)", row)
+                if carry:
+                    db.execute("INSERT OR REPLACE INTO carried VALUES (?, ?)", (label.task, carry))
             kept = db.execute("SELECT reply FROM answered WHERE label = ?", (label.hash,)).fetchone()
         if kept is None:
             raise StaleLabelError(f"Round {newest[0]}, attempt {newest[1]} was answered before; labels must rise")
@@ -253,6 +258,8 @@ class NodeMemory:
             place = (task, round_)
             db.execute("UPDATE opened SET answer = ? WHERE task = ? AND round = ? AND answer IS NULL", (answer, *place))
             (kept,) = db.execute("SELECT answer FROM opened WHERE task = ? AND round = ?", place).fetchone()
+            # Nobody asks for earlier rounds any more; empty: not NULL, which would mean that they may be answered.
+            db.execute("UPDATE opened SET answer = x'' WHERE task = ? AND round < ? AND answer IS NOT NULL", place)
         return bytes(kept)
 
     @contextmanager
@@ -264,5 +271,7 @@ class NodeMemory:
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")
+        except (sqlite3.DataError, OverflowError):
+            raise CodecError("The model is too large for this node's memory: SQLite holds 1 GB a value") from None
         finally:
             db.close()

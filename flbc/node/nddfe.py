@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
@@ -24,7 +24,7 @@ from ..election import Candidate, alpha, public_draw, rank
 from ..encoding import Json, canonical, parse, unhex
 from ..errors import ProtocolError, RosterError, SignatureError, VerificationError
 from ..roster import GENERATOR, TRAIN_ROLE, Party, Roster
-from ..round import SchemeKey, Signed
+from ..round import NO_LEADER, Block, SchemeKey, Signed
 from ..schemes import Combiner, Contribution, Decryptor, Generator, Protector
 from ..schemes.ndd_fe_pad import PadCombiner, PadDecryptor, PadGenerator, PadProtector, word_type
 from .scheme_keys import key_domain
@@ -86,7 +86,8 @@ def read_statement(value: object) -> tuple[bytes, Signed]:
 def own_statement(me: Identity) -> bytes:
     """Return a node's own point and its word on it, canonical bytes."""
     public = GroupKey.derive(me.keys.encryption).public
-    signed = Signed.make(SchemeKey(SCHEME, keccak256(public)), me.keys.signing, key_domain(me.simulation))
+    word = SchemeKey(SCHEME, _fingerprint(public, me.keys.encryption.public))
+    signed = Signed.make(word, me.keys.signing, key_domain(me.simulation))
     statement: Json = public_statement(public, signed)
     return canonical(statement)
 
@@ -118,12 +119,23 @@ class NddFeKit:
             check_bound(ticket.spec)  # raises where a discrete logarithm would take too long
         if self.generator_of(ticket).roles != (GENERATOR,):
             raise RosterError("The generator serves in no other role: with the decryptor's key it reads every client")
+        if config.mode != PAD:
+            self._check_points(ticket)
         index = self.decryptor(ticket)
         if ticket.beacon is None:
             # Every decryptor that was passed over cost an attempt, so a server cannot choose freely.
             allowed = rotation(ticket.roster, ticket.label.task, ticket.label.round)[: ticket.label.attempt + 1]
             if index not in allowed:
                 raise VerificationError("The ticket names a decryptor whose turn it is not")
+
+    def _check_points(self, ticket: Ticket) -> None:
+        """Refuse missing points, and one point for two: who signed another's as its own could hand in its payload."""
+        wanted = {p.name for role in (TRAIN_ROLE, GENERATOR) for _, p in ticket.roster.with_role(role)}
+        publics = _keys(ticket.keys).publics
+        if missing := sorted(wanted - set(publics)):
+            raise ProtocolError(f"The ticket lacks the public key of {missing[0]!r}")
+        if len({publics[name][0] for name in wanted}) != len(wanted):
+            raise RosterError("Two parties of the roster have the same scheme key")
 
     def protector(self, ticket: Ticket, me: Identity) -> Protector:
         """Hide under what is shared with generator and decryptor."""
@@ -160,11 +172,16 @@ class NddFeKit:
         """Pads come from the X25519 key in the roster, group elements from the signed point."""
         who = ticket.roster.parties[party]
         key = who.encryption if ticket.config.mode == PAD else public_key(ticket, who)
-        return Contribution(party, key, nonce, multipliers(ticket.config, ticket.roster)[party])
+        factor = multipliers(ticket.config, ticket.roster)[party]
+        if not 1 <= factor <= ticket.spec.max_multiplier:
+            raise VerificationError(
+                f"{who.name!r} declares {factor} examples; the task was sized for 1 to {ticket.spec.max_multiplier}"
+            )
+        return Contribution(party, key, nonce, factor)
 
     def decryptor(self, ticket: Ticket) -> int:
         """Return the roster index of the attempt's decryptor, a training party."""
-        index = ticket.roster.index(NddFeKeys.decode(ticket.keys).decryptor)
+        index = ticket.roster.index(_keys(ticket.keys).decryptor)
         if not ticket.roster.parties[index].has(TRAIN_ROLE):
             raise ProtocolError("The decryptor must be one of the training nodes")
         return index
@@ -176,14 +193,38 @@ class NddFeKit:
 
 def public_key(ticket: Ticket, party: Party) -> bytes:
     """Return a party's point after checking its word on it (S1); :class:`SignatureError` if it is not its own."""
-    publics = NddFeKeys.decode(ticket.keys).publics
-    if party.name not in publics:
-        raise ProtocolError(f"The ticket lacks the public key of {party.name!r}")
-    public, signed = publics[party.name]
-    if signed.value != SchemeKey(SCHEME, keccak256(public)):
-        raise SignatureError(f"The signature of {party.name!r} covers another scheme key")
-    signed.verify(party.address, key_domain(ticket.label.simulation))
+    public, signed = _keys(ticket.keys).publics[party.name]  # there: NddFeKit.check
+    check_statement(party, public, signed, ticket.label.simulation)
     return public
+
+
+def check_statement(party: Party, public: bytes, signed: Signed, simulation: bool) -> None:
+    """Raise :class:`SignatureError` unless a party signed this point as its own, beside its encryption key."""
+    if signed.value != SchemeKey(SCHEME, _fingerprint(public, party.encryption)):
+        raise SignatureError(f"The signature of {party.name!r} covers another scheme key")
+    signed.verify(party.address, key_domain(simulation))
+
+
+def check_card(party: Party, keys: bytes, simulation: bool) -> None:
+    """Check what a node says of its point in ``hello``."""
+    check_statement(party, *read_statement(parse(keys, "scheme key")), simulation)
+
+
+def check_decryptor_leads(ticket: Ticket, block: Block) -> None:
+    """Raise :class:`VerificationError` unless who decrypts the attempt leads the block, where somebody leads it."""
+    if block.leader not in (NddFeKit().decryptor(ticket), NO_LEADER):
+        raise VerificationError("The block's leader and the attempt's decryptor must be one")
+
+
+def _fingerprint(public: bytes, encryption: bytes) -> bytes:
+    """Bind a point to the encryption key that it was derived from: with that key it is retired."""
+    return keccak256(public + encryption)
+
+
+@lru_cache(maxsize=8)
+def _keys(data: bytes) -> NddFeKeys:
+    """Decode a ticket's keys once: every survivor needs them."""
+    return NddFeKeys.decode(data)
 
 
 def generator_half(ticket: Ticket, me: Identity) -> Generator:

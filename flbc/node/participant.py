@@ -25,9 +25,9 @@ from .draw import make_draw
 from .identity import Identity
 from .memory import NodeMemory
 from .pins import Pins
-from .terms import mechanism_of, multipliers, vector_plan
+from .terms import codec_of, declared_weight, mechanism_of, vector_plan
 from .ticket import Ticket, admit
-from .trained import Trained, encode_waiting
+from .trained import Trained, encode_waiting, gather
 
 #: Metric in which an app of the example unit says to which norm it clipped.
 CLIP_METRIC = "clip-norm"
@@ -136,6 +136,9 @@ class Participant:
                     f"Trained on more than the {declared} examples that are declared; declare the size of the "
                     "training set with SecureMod(examples=...) or `examples` in the roster"
                 )
+        compression = codec_of(ticket.config).compression
+        if compression is not None:
+            gather(ticket, trained, compression, self.memory)
         self.memory.keep_trained(ticket.label, trained.to_bytes())
 
     def submit(self, ticket: Ticket) -> Reply:
@@ -148,8 +151,9 @@ class Participant:
         if kept is None:
             raise ProtocolError(f"This node has no update for round {ticket.label.round}; it lost it or never trained")
         trained = Trained.from_bytes(kept)
-        if ticket.config.codec["max_multiplier"] is not None:
-            trained = _unweighted(trained, multipliers(ticket.config, ticket.roster)[index])
+        weight = declared_weight(ticket.config, ticket.roster.parties[index].examples)
+        if weight is not None:
+            trained = replace(trained, weight=weight)
         limit, declared = ticket.frame.max_weight, ticket.config.codec["max_examples"]
         if ticket.config.privacy is None and trained.weight > limit:
             if declared is not None:
@@ -157,7 +161,7 @@ class Participant:
             return Reply(None, size_class=2.0 ** math.ceil(math.log2(trained.weight)))
         if ticket.config.privacy is None and limit == 0:  # weight 0, and nobody knows the others' yet
             return Reply(None, size_class=1.0)
-        encoded = self._encode(ticket, trained)
+        encoded, carry = self._encode(ticket, trained)
         nonce = secrets.token_bytes(32)
         payload = halves.protector(ticket, self.me).protect(encoded.values, ticket.label.hash, nonce)
         draw, proof, proof_hash = 0, b"", ZERO
@@ -169,27 +173,27 @@ class Participant:
         signed = Signed.make(submission, self.me.keys.signing, ticket.label.domain)
         reply = Reply(signed, payload, encoded.metric_names, proof=proof)
         header = reply.header()
-        return _unpack_reply(
-            self.memory.keep_answer(ticket.label, len(header).to_bytes(4, "big") + header + reply.payload)
-        )
+        packed = len(header).to_bytes(4, "big") + header + reply.payload
+        return _unpack_reply(self.memory.keep_answer(ticket.label, packed, carry))
 
     def _admit(self, ticket: Ticket) -> int:
         return admit(ticket, self.me, self.pins, self.memory)
 
-    def _encode(self, ticket: Ticket, trained: Trained) -> EncodedUpdate:
+    def _encode(self, ticket: Ticket, trained: Trained) -> tuple[EncodedUpdate, bytes]:
+        """Return what is summed and, with compression, what it leaves to send."""
         layout = trained.layout
         plan = vector_plan(ticket.config, layout)
         mechanism = mechanism_of(ticket.config)
         if ticket.indices is not None:
-            return encode_waiting(ticket, trained, plan, self.memory, self.me.name)
+            return encode_waiting(ticket, trained, plan, ticket.indices, self.memory)
         if mechanism is None:
-            return plan.encode(trained.update, trained.weight, trained.metrics, ticket.frame)
+            return plan.encode(trained.update, trained.weight, trained.metrics, ticket.frame), b""
         floats = {t.name: trained.update[t.name] for t in layout.of_kind("float") if t.name in trained.update}
         if mechanism.unit == "client":
             floats, _ = clip_update(floats, mechanism.clip_norm)
         encoded = plan.encode_private(floats, mechanism.step)
         mechanism.check(encoded.values)
-        return encoded
+        return encoded, b""
 
 
 def check_clipping(mechanism: GaussianMechanism | None, clip_norm: object) -> None:
@@ -208,22 +212,6 @@ def check_clipping(mechanism: GaussianMechanism | None, clip_norm: object) -> No
             f"With Privacy(unit='example') the train reply's MetricRecord must say the norm that was used: "
             f'"{CLIP_METRIC}": {mechanism.clip_norm!r} (it stays on the node)'
         )
-
-
-def _unweighted(trained: Trained, multiplier: int) -> Trained:
-    """Return a result of weight 1: its public multiplier weighs it in the sum.
-
-    Raises
-    ------
-    CodecError
-        If the party declares no examples.
-    """
-    if not multiplier:
-        raise CodecError(
-            "This task weighs updates by declared numbers of examples, and this node declares none; use "
-            "SecureMod(examples=...) or `examples` in the roster"
-        )
-    return replace(trained, weight=1.0)
 
 
 def _unpack_reply(stored: bytes) -> Reply:

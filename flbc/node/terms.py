@@ -16,6 +16,10 @@ from ..round import RoundLabel
 from ..schemes import SumSpec
 from ..task import TaskConfig
 
+#: Modes in which the server multiplies hidden integers by public weights: insecure ones.
+WEIGHED_BY_SERVER = ("paper",)
+#: Longest vector; far beyond what fits a node, it bounds what hostile terms can make it compute.
+MAX_LENGTH = 2**40
 _EXTRA = ("layout", "length", "floats", "max_abs", "weight_key", "max_multiplier")
 
 
@@ -27,8 +31,8 @@ def codec_terms(
 ) -> dict[str, Any]:
     """Return the codec part of a task configuration: settings, and what nodes without the model must know.
 
-    ``max_multiplier`` is None where weights are inside the sum; else updates are multiplied by their party's declared
-    number of examples, at most this.
+    ``max_multiplier`` is None where weights are nobody's business; else they are the declared numbers of examples, at
+    most this.
     """
     max_abs = plan.codec.max_abs if mechanism is None else mechanism.max_abs
     fixed: dict[str, Any] = {"layout": plan.layout.hash.hex(), "length": plan.length, "max_abs": max_abs}
@@ -61,27 +65,53 @@ def sum_spec(config: TaskConfig, round_: int = 1) -> SumSpec:
         config.codec[name] for name in ("length", "floats", "max_abs", "max_multiplier")
     )
     integers = all(type(number) is int for number in (length, floats, max_abs))
-    if not integers or type(multiplier) not in (int, type(None)) or not 0 <= floats <= length:
+    if not integers or type(multiplier) not in (int, type(None)) or not 0 <= floats <= length <= MAX_LENGTH:
         raise ProtocolError("The codec's length, floats, max_abs and max_multiplier must be integers that fit")
     if codec.compression is not None and mechanism is not None:
         raise ProtocolError("Compression and differential privacy do not go together")
+    if codec.compression is not None and not floats:
+        raise ProtocolError("A model without floating-point arrays has nothing to compress")
     agreed = (codec.max_abs, length) if mechanism is None else (mechanism.max_abs, mechanism.dimension)
     if (max_abs, length) != agreed:
         raise ProtocolError("The task configuration contradicts itself: length or max_abs do not fit codec and privacy")
     if codec.compression is not None:
         length += codec.compression.kept(round_, floats) - floats
     tail = 0 if mechanism is None else mechanism.noise_tail()
-    return SumSpec(length, max_abs, config.max_parties, tail, 1 if multiplier is None else multiplier)
+    factor = multiplier if multiplier is not None and config.mode in WEIGHED_BY_SERVER else 1
+    return SumSpec(length, max_abs, config.max_parties, tail, factor)
 
 
 def multipliers(config: TaskConfig, roster: Roster) -> tuple[int, ...]:
-    """Return the public factor of each party's update in the sum, by roster index.
+    """Return the public factor of each party's vector in the sum, by roster index.
 
-    1 where weights are inside the sum; else the declared number of examples (y in ESB-FL), 0 for who declares none.
+    1 but in the mode that does as ESB-FL prints it; there the declared number of examples (y), 0 for who declares none.
     """
-    if config.codec["max_multiplier"] is None:
+    if config.codec["max_multiplier"] is None or config.mode not in WEIGHED_BY_SERVER:
         return (1,) * len(roster.parties)
     return tuple(party.examples for party in roster.parties)
+
+
+def declared_weight(config: TaskConfig, examples: int) -> float | None:
+    """Return the weight with which a party that declares so many examples encodes; None: the one it trained on.
+
+    Weights are applied by the client, before rounding. Applied to rounded integers, as y in ESB-FL is, they would make
+    the opened sum a knapsack: coordinates that are small beside the differences of the weights (marks, for one) could
+    be read off for every single client.
+
+    Raises
+    ------
+    CodecError
+        If the party declares none, or more than the task was sized for.
+    """
+    largest = config.codec["max_multiplier"]
+    if largest is None:
+        return None
+    if not 1 <= examples <= largest:
+        raise CodecError(
+            f"This task weighs updates by declared numbers of examples from 1 to {largest}, and this node declares "
+            f"{examples or 'none'}; use SecureMod(examples=...) or `examples` in the roster, and start a new task"
+        )
+    return 1.0 if config.mode in WEIGHED_BY_SERVER else float(examples)
 
 
 def chosen_coordinates(config: TaskConfig, label: RoundLabel, frame: Frame) -> NDArray[np.int64] | None:

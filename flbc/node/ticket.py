@@ -24,6 +24,8 @@ from .memory import NodeMemory
 from .pins import Pins
 from .terms import chosen_coordinates, sum_spec
 
+#: Size classes of late joiners and silent leaders need another attempt each; more mean that somebody plays games.
+MAX_ATTEMPTS = 6
 #: Members of a ticket on the wire.
 PARTS = ("label", "config", "roster", "frame", "keys", "beacon")
 
@@ -149,8 +151,8 @@ def admit(ticket: Ticket, me: Identity, pins: Pins, memory: NodeMemory) -> int:
     if ticket.beacon is not None:
         pins.policy.check_committee(len(ticket.roster.with_role("committee")))
     halves.check(ticket)
-    if ticket.label.round < 1:
-        raise ProtocolError("Rounds count from 1")
+    if ticket.label.round < 1 or ticket.label.attempt >= MAX_ATTEMPTS:
+        raise ProtocolError(f"Rounds count from 1, and have at most {MAX_ATTEMPTS} attempts")
     memory.agree(ticket.label.task, ticket.config.hash)
     return index
 

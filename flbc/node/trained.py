@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codec import EncodedUpdate, Layout, VectorPlan
+from ..codec.compression import Compression
 from ..codec.sparsify import Carry, Residual, accumulate, give_back, split
-from ..errors import CodecError
+from ..errors import ProtocolError
 from ..roster import TRAIN_ROLE
 from .memory import NodeMemory
 from .ticket import Ticket
@@ -63,8 +64,21 @@ class Trained:
         return cls(layout, update, head["weight"], head["metrics"], head["compute_ms"])
 
 
-def encode_waiting(ticket: Ticket, trained: Trained, plan: VectorPlan, memory: NodeMemory, name: str) -> EncodedUpdate:
-    """Encode the round's coordinates of everything that waits, and keep what this leaves to send.
+def gather(ticket: Ticket, trained: Trained, compression: Compression, memory: NodeMemory) -> None:
+    """Add a round's update to what waits, once and before anything is sent."""
+    label, layout = ticket.label, trained.layout
+    stored = memory.carry(label.task)
+    last = None if stored is None else Carry.from_bytes(stored)
+    rest = Residual.empty(layout.count("float")) if last is None else last.after
+    update = np.concatenate([trained.update[t.name].reshape(-1) for t in layout.of_kind("float")])
+    waiting = accumulate(rest, update, compression, len(ticket.roster.with_role(TRAIN_ROLE)))
+    memory.keep_carry(label.task, Carry(waiting, waiting, label.round).to_bytes())
+
+
+def encode_waiting(
+    ticket: Ticket, trained: Trained, plan: VectorPlan, indices: NDArray[np.int64], memory: NodeMemory
+) -> tuple[EncodedUpdate, bytes]:
+    """Encode the round's coordinates of everything that waits.
 
     Parameters
     ----------
@@ -72,29 +86,30 @@ def encode_waiting(ticket: Ticket, trained: Trained, plan: VectorPlan, memory: N
         Of a task with compression.
     trained : Trained
     plan : VectorPlan
+    indices : ndarray of int64
+        The round's coordinates.
     memory : NodeMemory
-        Keeps what waits, before anything is sent.
-    name : str
-        This node's, as in the roster.
+        Holds what waits (:func:`gather`).
+
+    Returns
+    -------
+    encoded : EncodedUpdate
+    carry : bytes
+        What this leaves to send, to be kept together with the answer.
+
+    Raises
+    ------
+    ProtocolError
+        If nothing was gathered for this round.
     """
-    compression, indices, selection = plan.codec.compression, ticket.indices, ticket.frame.selection
-    if compression is None or indices is None or selection is None:
-        raise CodecError("This task sends whole updates")
     label, layout = ticket.label, trained.layout
     stored = memory.carry(label.task)
     last = None if stored is None else Carry.from_bytes(stored)
-    if last is not None and last.round == label.round:
-        waiting = last.before  # another attempt: the update was added already
-    else:
-        counted = selection.counted.get(name, 0)
-        # A later round counted than this node remembers: its memory is an old copy, and what it holds was sent.
-        old = last is None or counted > last.round
-        rest = Residual.empty(layout.count("float")) if last is None or old else last.settled(counted == last.round)
-        update = np.concatenate([trained.update[t.name].reshape(-1) for t in layout.of_kind("float")])
-        waiting = accumulate(rest, update, compression, len(ticket.roster.with_role(TRAIN_ROLE)))
+    if last is None or last.round != label.round:
+        raise ProtocolError(f"This node has nothing gathered for round {label.round}; it lost it or never trained")
+    waiting = last.before  # an earlier attempt's answer was not opened: one opening a round (S8)
     wanted, left = split(waiting, indices)
     arrays = {t.name: waiting.pending[place].reshape(t.shape) for t, place in layout.float_slices()}
     encoded = plan.encode({**trained.update, **arrays}, trained.weight, trained.metrics, ticket.frame, indices)
     left = give_back(left, indices, wanted, encoded.carried)
-    memory.keep_carry(label.task, Carry(waiting, left, label.round).to_bytes())
-    return encoded
+    return encoded, Carry(waiting, left, label.round).to_bytes()

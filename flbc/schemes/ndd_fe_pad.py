@@ -10,7 +10,7 @@ Client i hides its vector under two keystreams, one that it shares with the gene
 
 Next to the paper's group elements it costs no discrete logarithm and runs near the speed of memory; the function key
 is as long as the vector instead of one scalar (:mod:`flbc.schemes.ndd_fe_group`). Words have 32 bits where sum and
-noise fit, else 64.
+noise take at most 24, else 64.
 
 Who learns what
     *Server, outsiders*: nothing but the opened sum. *Generator*: nothing, not even the sum: single payloads stay
@@ -23,7 +23,11 @@ Why a key opens one sum only
     For fixed survivors the pads P are uniform given Σ y_i P_i, so f says nothing beyond ⟨x, y⟩. Two keys in one round
     would give their difference, and so a client that is in one of them only: the generator derives one key per
     (task, round), remembered over restarts (S8). A sum of anything but ``Σ y_i c_i`` leaves a pad in: the result is
-    uniform, out of range but for 2^-k · 2 · bound per coordinate, and refused.
+    uniform, in range with a probability of at most 2^-8 per coordinate, and refused.
+Public weights
+    With small integer x and factors y that differ much, ⟨x, y⟩ is a knapsack from which single x can be read, whatever
+    hides them: that is the function, not the scheme. flbc multiplies on the client, before rounding, and uses y = 1
+    here (:func:`flbc.node.terms.declared_weight`); other factors are for study (``tests/attacks/test_knapsack.py``).
 What is not detected
     Whoever handles hidden sum or function key may add known numbers to it; the signed function key and the block
     commit to both. A client may send any integers (poisoning), whose carry cannot reach other coordinates.
@@ -48,22 +52,24 @@ from .functional import FunctionalCombiner, derivation
 
 Words: TypeAlias = NDArray[np.unsignedinteger[Any]]
 
+_SPARE_BITS = 8
 _GENERATOR, _DECRYPTOR = b"flbc/ndd-fe/pad/generator/1", b"flbc/ndd-fe/pad/decryptor/1"
 
 
 def word_type(spec: SumSpec) -> np.dtype[np.unsignedinteger[Any]]:
-    """Return the word that holds any noised sum of ``spec`` and its sign: uint32 or uint64.
+    """Return the word that holds any noised sum of ``spec``, and 8 bits more: uint32 or uint64.
+
+    Of words that no honest sum makes (a pad is left in) so at most one in 256 is in range.
 
     Raises
     ------
     CodecError
         If 64 bits are too few.
     """
-    if spec.slot_bits > 64:
-        raise CodecError(
-            f"The sum needs words of {spec.slot_bits} bits, and at most 64 are possible; lower Codec(bits)"
-        )
-    return np.dtype(np.uint32 if spec.slot_bits <= 32 else np.uint64)
+    bits = spec.slot_bits + _SPARE_BITS
+    if bits > 64:
+        raise CodecError(f"The sum needs words of {bits} bits, and at most 64 are possible; lower Codec(bits)")
+    return np.dtype(np.uint32 if bits <= 32 else np.uint64)
 
 
 class PadProtector:

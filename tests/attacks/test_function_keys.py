@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import secrets
 import signal
 import threading
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flbc.crypto.keystore import PartyKeys
 from flbc.crypto.signing import keccak256
+from flbc.encoding import parse
 from flbc.errors import (
     AlreadyOpenedError,
     BudgetExhaustedError,
@@ -31,11 +34,12 @@ from flbc.errors import (
 )
 from flbc.node import NodeMemory, Policy, halves
 from flbc.node import opening as opening_module
-from flbc.node.nddfe import NddFeKeys, decryptor_half
+from flbc.node.nddfe import NddFeKeys, check_statement, decryptor_half, own_statement, read_statement
 from flbc.node.opening import OpenRequest, pack_signed, unpack_key
+from flbc.node.scheme_keys import key_domain
 from flbc.privacy import Privacy
 from flbc.privacy.mechanism import plan
-from flbc.round import FunctionKey, Signed
+from flbc.round import FunctionKey, SchemeKey, Signed
 from tests.support.functional import FunctionalConsortium
 from tests.support.parties import HOSPITALS, identity
 
@@ -50,10 +54,13 @@ def make(tmp_path: Path) -> Make:
     return make
 
 
+def declared(c: FunctionalConsortium, names: tuple[str, ...] = HOSPITALS) -> list[int] | None:
+    return None if c.config.codec["max_multiplier"] is None else [c.me[n].examples for n in names]
+
+
 def expected(c: FunctionalConsortium, names: tuple[str, ...] = HOSPITALS) -> float:
     """Weighted mean of the updates: everybody's weight is 10 unless sizes are declared."""
-    sizes = [c.me[n].examples if c.config.codec["max_multiplier"] else 10 for n in names]
-    return float(np.average([0.25 * (HOSPITALS.index(n) + 1) / 4 for n in names], weights=sizes))
+    return float(np.average([0.25 * (HOSPITALS.index(n) + 1) / 4 for n in names], weights=declared(c, names)))
 
 
 def opened(c: FunctionalConsortium, round_: int = 1, names: tuple[str, ...] = HOSPITALS) -> np.ndarray[Any, Any]:
@@ -63,8 +70,8 @@ def opened(c: FunctionalConsortium, round_: int = 1, names: tuple[str, ...] = HO
     request = c.request(ticket, replies)
     key = c.generator().derive(ticket, replace(request, hidden=b""))
     _, total = c.decryptor(c.decryptor_name(round_)).open(ticket, request, key)
-    factors = [c.me[n].examples if c.config.codec["max_multiplier"] else 1 for n in names]
-    return c.plan.decode(total, sum(factors), 1, ticket.frame).mean["w"]
+    sizes = declared(c, names)
+    return c.plan.decode(total, len(names), 1, ticket.frame, declared=None if sizes is None else sum(sizes)).mean["w"]
 
 
 # ---------------------------------------------------------------------- the honest way
@@ -364,22 +371,69 @@ def test_terms_that_contradict_themselves(changes: dict[str, Any], error: type[F
 
 
 def test_a_swapped_point_is_refused(make: Make) -> None:
-    """S1: in the group modes points come through the server, signed by their owners."""
+    """S1: in the group modes points come through the server, signed by their owners beside their encryption keys."""
     c = make(mode="group", dimension=1)
     honest = NddFeKeys.decode(c.ticket().keys)
     evil = NddFeKeys.decode(make(mode="group", dimension=1).ticket().keys)
     name = c.decryptor_name()
-    swapped = NddFeKeys(honest.decryptor, {**honest.publics, name: evil.publics[name]})
-    other = NddFeKeys(honest.decryptor, {**honest.publics, name: (evil.publics[name][0], honest.publics[name][1])})
-    missing = NddFeKeys(honest.decryptor, {n: v for n, v in honest.publics.items() if n != "generator"})
+    # A statement of an encryption key that was replaced since, by the same signing key.
+    retired = replace(c.me[name], keys=replace_encryption(c.me[name]))
+    old = read_statement(parse(own_statement(retired)))
     victim = next(n for n in HOSPITALS if n != name)
-    for keys, error in ((swapped, SignatureError), (other, SignatureError), (missing, ProtocolError)):
-        ticket = c.ticket(keys=keys.encoded)
+    for statement in (evil.publics[name], (evil.publics[name][0], honest.publics[name][1]), old):
+        ticket = c.ticket(keys=NddFeKeys(honest.decryptor, {**honest.publics, name: statement}).encoded)
         node = c.participant(victim)
         if node.must_train(ticket, ticket.label.model):
             node.keep(ticket, c.update(victim))
-        with pytest.raises(error):
+        with pytest.raises(SignatureError):
             node.submit(ticket)
+
+
+def replace_encryption(who: Any) -> PartyKeys:
+    fresh = PartyKeys.generate(who.name)
+    return PartyKeys(who.name, who.keys.signing, fresh.encryption, who.keys.vrf, None)
+
+
+@pytest.mark.parametrize("mode", ["group", "paper"])
+def test_one_point_for_two_parties_is_refused(mode: str, make: Make) -> None:
+    """A hospital that signs a victim's point as its own could hand in the victim's payload: it would count twice."""
+    c = make(mode=mode, dimension=1, policy=Policy(schemes=("nddfe", "nddfe-paper")))
+    honest = NddFeKeys.decode(c.ticket().keys)
+    point = honest.publics["hungary"][0]
+    evil = c.me["zurich"]
+    claim = SchemeKey("nddfe", keccak256(point + evil.keys.encryption.public))
+    signed = Signed.make(claim, evil.keys.signing, key_domain(False))
+    check_statement(evil.party(), point, signed, False)  # the statement alone is in order
+    ticket = c.ticket(keys=NddFeKeys(honest.decryptor, {**honest.publics, "zurich": (point, signed)}).encoded)
+    with pytest.raises(RosterError, match="same scheme key"):
+        c.participant("cleveland").must_train(ticket, ticket.label.model)
+
+
+def test_a_missing_point_is_refused(make: Make) -> None:
+    c = make(mode="group", dimension=1)
+    honest = NddFeKeys.decode(c.ticket().keys)
+    keys = NddFeKeys(honest.decryptor, {n: v for n, v in honest.publics.items() if n != "generator"})
+    ticket = c.ticket(keys=keys.encoded)
+    with pytest.raises(ProtocolError, match="lacks the public key of 'generator'"):
+        c.participant("cleveland").must_train(ticket, ticket.label.model)
+
+
+def test_a_seventh_attempt_is_refused(make: Make) -> None:
+    """Each attempt may name another decryptor: a server must not walk through all of them."""
+    c = make()
+    ticket = c.ticket(attempt=6)
+    with pytest.raises(ProtocolError, match="at most 6 attempts"):
+        c.participant("hungary").must_train(ticket, ticket.label.model)
+
+
+def test_a_block_led_by_another_than_the_decryptor_gets_no_key(make: Make) -> None:
+    c = make()
+    ticket = c.ticket()
+    request = c.request(ticket, c.train_all(ticket))
+    other = ticket.roster.index(next(n for n in HOSPITALS if n != c.decryptor_name()))
+    led = replace(request, block=replace(request.block, leader=other))
+    with pytest.raises(VerificationError, match="must be one"):
+        c.generator().derive(ticket, led)
 
 
 def test_declared_weights_need_declared_examples(make: Make) -> None:
@@ -391,9 +445,27 @@ def test_declared_weights_need_declared_examples(make: Make) -> None:
         c.train("hungary", ticket)
 
 
-def test_a_multiplier_above_the_agreed_one_gets_no_key(make: Make) -> None:
-    c = make(max_multiplier=32)  # zurich declares 40
+@pytest.mark.parametrize("mode", ["pad", "paper"])
+def test_more_examples_than_the_task_was_sized_for(mode: str, make: Make) -> None:
+    c = make(mode=mode, max_multiplier=32, policy=Policy(schemes=("nddfe", "nddfe-paper")))  # zurich declares 40
+    ticket = c.ticket()
+    with pytest.raises(CodecError, match="from 1 to 32, and this node declares 40"):
+        c.train("zurich", ticket)
+
+
+def test_a_factor_out_of_range_gets_no_key_and_burns_no_round(make: Make) -> None:
+    c = make(mode="paper", max_multiplier=64, dimension=2, policy=Policy(schemes=("nddfe", "nddfe-paper")))
     ticket = c.ticket()
     request = c.request(ticket, c.train_all(ticket), hidden=b"")
-    with pytest.raises(OpeningRefusedError, match="multiplier is not from 1 to 32"):
-        c.generator().derive(ticket, request)
+    c.config = replace(c.config, codec={**c.config.codec, "max_multiplier": 32})
+    c.task = secrets.token_bytes(32)
+    narrow = c.ticket()
+    forged = []
+    for signed in request.submissions:  # a dishonest hospital signs all the same
+        name = narrow.roster.parties[signed.value.party].name
+        value = replace(signed.value, label=narrow.label.hash)
+        forged.append(Signed.make(value, c.me[name].keys.signing, narrow.label.domain))
+    block = replace(request.block, label=narrow.label.hash, submissions=tuple(s.value.hash for s in forged))
+    with pytest.raises(VerificationError, match="'zurich' declares 40 examples; the task was sized for 1 to 32"):
+        c.generator().derive(narrow, OpenRequest(block, tuple(forged), b""))
+    assert c.memory("generator").openings(c.task) == 0

@@ -222,9 +222,9 @@ def test_carry_survives_its_bytes():
     after = split(FIVE, np.array([0, 2]))[1]
     again = Carry.from_bytes(Carry(FIVE, after, 7).to_bytes())
     assert again.round == 7
-    for applied, expected in ((False, FIVE), (True, after)):
-        assert again.settled(applied).pending.tolist() == expected.pending.tolist()
-        assert again.settled(applied).velocity.tolist() == expected.velocity.tolist()
+    for got, expected in ((again.before, FIVE), (again.after, after)):
+        assert got.pending.tolist() == expected.pending.tolist()
+        assert got.velocity.tolist() == expected.velocity.tolist()
 
 
 def test_velocity_of_zeros_takes_no_room():
@@ -258,7 +258,7 @@ def test_changed_bytes_give_an_error_or_numbers(place, flip):
         carry = Carry.from_bytes(bytes(changed))
     except CodecError:
         return
-    assert np.isfinite(carry.settled(True).pending).all()
+    assert np.isfinite(carry.after.pending).all()
     assert carry.before.size == carry.after.size
 
 
@@ -327,35 +327,33 @@ def test_a_clients_data_is_neither_printed_nor_pickled(value):
             leak(value)
 
 
-# ---------------------------------------------------------------------- nothing is lost, whatever happens
-FATES = ("applied", "left out", "abandoned", "not asked")
+# ---------------------------------------------------------------------- nothing is lost, and nothing is sent twice
+FATES = ("first attempt", "second attempt", "trained only", "not asked")
 
 
 class Client:
-    """A client as the node will drive it: one carry on its disk, settled when the next round says what happened."""
+    """A client as the node drives it: one carry on its disk, gathered before it answers."""
 
     def __init__(self, size):
-        self.stored, self.empty = None, Residual.empty(size)
+        self.stored, self.size = Carry(Residual.empty(size), Residual.empty(size), 1).to_bytes(), size
         self.given = np.zeros(size)  # sum of the velocities, which are the updates without momentum
-        self.reached = np.zeros(size)  # what the sums that counted held of it
+        self.left = np.zeros(size)  # what left the node: in each round what its last answer carried
 
-    def settle(self, applied_round):
-        if self.stored is None:
-            return self.empty
+    def train(self, round_, update, compression, parties):
+        waiting = accumulate(Carry.from_bytes(self.stored).after, update, compression, parties)
+        self.given += waiting.velocity if compression.momentum else update
+        self.stored = Carry(waiting, waiting, round_).to_bytes()
+
+    def answer(self, indices, limit):
         carry = Carry.from_bytes(self.stored)
-        return carry.settled(applied_round == carry.round)
-
-    def answer(self, round_, indices, update, compression, parties, applied_round, limit):
-        before = accumulate(self.settle(applied_round), update, compression, parties)
-        self.given += before.velocity if compression.momentum else update
-        wanted, left = split(before, indices)
+        wanted, left = split(carry.before, indices)
         carried = np.clip(np.rint(wanted * 8) / 8, -limit, limit)  # a codec that rounds and saturates
-        self.stored = Carry(before, give_back(left, indices, wanted, carried), round_).to_bytes()
+        self.stored = Carry(carry.before, give_back(left, indices, wanted, carried), carry.round).to_bytes()
         return carried
 
 
 @given(data=st.data(), momentum=st.sampled_from([0.0, 0.5, 0.9]), seed=st.integers(0, 2**32 - 1))
-def test_what_reached_the_sums_plus_what_is_pending_is_all_that_was_added(data, momentum, seed):
+def test_what_left_the_nodes_plus_what_is_pending_is_all_that_was_added(data, momentum, seed):
     rng = np.random.default_rng(seed)
     size, parties = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 4))
     compression = Compression(
@@ -363,33 +361,44 @@ def test_what_reached_the_sums_plus_what_is_pending_is_all_that_was_added(data, 
     )
     limit = data.draw(st.sampled_from([0.5, 100.0]))
     fates = data.draw(st.lists(st.lists(st.sampled_from(FATES), min_size=parties, max_size=parties), max_size=8))
-    clients, applied, scores = [Client(size) for _ in range(parties)], [0] * parties, Scores.fresh(size)
+    clients, scores = [Client(size) for _ in range(parties)], Scores.fresh(size)
     for round_, each in enumerate(fates, 1):
         top = scores.top(round_, compression.ranked(round_, size))
         indices = index_set(round_, size, compression, top, b"public")
-        abandoned = "abandoned" in each
         total = np.zeros(indices.size)
-        for i, (client, fate) in enumerate(zip(clients, each, strict=True)):
+        for client, fate in zip(clients, each, strict=True):
             if fate == "not asked":
                 continue
-            update = rng.normal(size=size)
-            carried = client.answer(round_, indices, update, compression, parties, applied[i], limit)
-            if fate == "applied" and not abandoned:
-                applied[i] = round_
-                client.reached[indices] += carried
-                total += carried
-        if not abandoned:
-            scores = scores.after(round_, indices, total / parties)
-    for i, client in enumerate(clients):
-        pending = client.settle(applied[i]).pending
+            client.train(round_, rng.normal(size=size), compression, parties)
+            if fate == "trained only":
+                continue
+            carried = client.answer(indices, limit)
+            if fate == "second attempt":
+                again = client.answer(indices, limit)
+                assert again.tolist() == carried.tolist(), "an attempt protects the same update again"
+            client.left[indices] += carried
+            total += carried
+        scores = scores.after(round_, indices, total / parties)
+    for client in clients:
+        pending = Carry.from_bytes(client.stored).after.pending
         # Tens of additions of numbers of order one to ten: 1e-12 is thousands of times their rounding error.
-        assert np.abs(client.reached + pending - client.given).max() <= 1e-12
+        assert np.abs(client.left + pending - client.given).max() <= 1e-12
 
 
-def test_a_round_that_does_not_count_is_sent_later():
+def test_a_value_leaves_in_one_round_only():
+    """Else a server that says "round 1 did not count" could subtract two sums that differ in one client alone."""
     compression = Compression(rate=0.0, warm_up=0)
     every = np.arange(3)
     client = Client(3)
-    client.answer(1, every, vector(1, 2, 3), compression, 3, 0, 100)
-    assert client.answer(2, every, vector(1, 1, 1), compression, 3, 0, 100).tolist() == [2, 3, 4]  # 1 was abandoned
-    assert client.answer(3, every, vector(1, 1, 1), compression, 3, 2, 100).tolist() == [1, 1, 1]  # 2 counted
+    client.train(1, vector(1, 2, 3), compression, 3)
+    assert client.answer(every, 100).tolist() == [1, 2, 3]
+    client.train(2, vector(1, 1, 1), compression, 3)
+    assert client.answer(every, 100).tolist() == [1, 1, 1]
+
+
+def test_a_round_that_was_only_trained_waits():
+    compression = Compression(rate=0.0, warm_up=0)
+    client = Client(3)
+    client.train(1, vector(1, 2, 3), compression, 3)
+    client.train(2, vector(1, 1, 1), compression, 3)
+    assert client.answer(np.arange(3), 100).tolist() == [2, 3, 4]

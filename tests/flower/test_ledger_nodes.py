@@ -65,15 +65,15 @@ def test_a_run_then_the_chain_goes_away_and_another_comes(grid: Grids, tmp_path:
         node.kill()
 
 
-def test_two_tasks_in_parallel_on_one_hub(grid: Grids, tmp_path: Path, relayer: Callable[..., str]) -> None:
-    """Two strategies, two relayers, the same hospitals: ESB-FL wants many tasks at a time (section 5.2.1)."""
+def test_two_tasks_in_parallel_on_one_hub(tmp_path: Path, relayer: Callable[..., str]) -> None:
+    """Two relayers, the same hospitals and generator: ESB-FL wants many tasks at a time (section 5.2.1)."""
     with start_or_skip("anvil", tmp_path / "node.log") as node:
         deploy(node.url)
         key = relayer(100, node.url)
         run(nddfe(ledger=Ledger(url=node.url)), LocalGrid(make_app(), 5))  # registers everybody
         runs = (
             (nddfe(ledger=Ledger(url=node.url, accuracy=0.1)), LocalGrid(make_app(), 5)),
-            (secure(ledger=Ledger(url=node.url, accuracy=0.9, key=key)), grid()),
+            (nddfe(mode="group", ledger=Ledger(url=node.url, accuracy=0.9, key=key)), LocalGrid(make_app(), 5)),
         )
         together = threading.Barrier(2)
 

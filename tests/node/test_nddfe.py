@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from flbc.codec import Codec, Compression, Layout, VectorPlan
 from flbc.encoding import canonical, parse
-from flbc.errors import FlbcError, ProtocolError
+from flbc.errors import CodecError, FlbcError, ProtocolError
 from flbc.node.nddfe import NddFeKeys, own_statement, read_statement, rotation
-from flbc.node.terms import codec_terms, multipliers, sum_spec
+from flbc.node.terms import codec_terms, declared_weight, multipliers, sum_spec
 from flbc.privacy import Privacy
 from flbc.privacy.mechanism import plan as plan_mechanism
 from flbc.roster import Roster
@@ -95,8 +95,26 @@ def config(codec: Codec = Codec(max_metrics=1), max_multiplier: int | None = Non
 
 def test_multipliers_are_declared_examples_or_one():
     assert multipliers(config(), ROSTER) == (1, 1, 1, 1, 1)
-    assert multipliers(config(max_multiplier=4), ROSTER) == (0, 1, 2, 3, 4)
-    assert sum_spec(config(max_multiplier=4)).max_multiplier == 4
+    assert multipliers(config(max_multiplier=4), ROSTER) == (1, 1, 1, 1, 1), "weighed before rounding"
+    assert sum_spec(config(max_multiplier=4)).max_multiplier == 1
+    paper = replace(config(max_multiplier=4), mode="paper")
+    assert multipliers(paper, ROSTER) == (0, 1, 2, 3, 4)
+    assert sum_spec(paper).max_multiplier == 4
+
+
+@pytest.mark.parametrize(
+    ("mode", "largest", "examples", "weight"),
+    [("pad", None, 9, None), ("pad", 16, 9, 9.0), ("group", 16, 16, 16.0), ("paper", 16, 9, 1.0)],
+)
+def test_weight_of_a_party(mode, largest, examples, weight):
+    assert declared_weight(replace(config(max_multiplier=largest), mode=mode), examples) == weight
+
+
+@pytest.mark.parametrize("examples", [0, 17])
+@pytest.mark.parametrize("mode", ["pad", "paper"])
+def test_declared_examples_out_of_range(mode, examples):
+    with pytest.raises(CodecError, match="from 1 to 16, and this node declares"):
+        declared_weight(replace(config(max_multiplier=16), mode=mode), examples)
 
 
 def test_lengths_follow_the_warm_up():
@@ -114,6 +132,7 @@ def test_lengths_follow_the_warm_up():
     [
         {"floats": "1"},
         {"floats": -1},
+        {"length": 10**300, "floats": 10**300},
         {"floats": 10_000},
         {"max_multiplier": 0.5},
         {"max_multiplier": True},

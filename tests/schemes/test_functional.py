@@ -44,22 +44,22 @@ def test_derivations_have_fixed_lengths(label, nonce):
     ("spec", "word"),
     [
         (SumSpec(1, 2**15 - 1, 4), np.uint32),
-        (SumSpec(1, 2**31 - 1, 1), np.uint32),  # -(2^31 - 1) to 2^31 - 1
-        (SumSpec(1, 2**31, 1), np.uint64),
-        (SumSpec(1, 2**15, 4, noise_tail=2**31), np.uint64),
-        (SumSpec(1, 2**15, 4, max_multiplier=2**14), np.uint64),
-        (SumSpec(1, 2**63 - 1, 1), np.uint64),
+        (SumSpec(1, 2**23 - 1, 1), np.uint32),  # -(2^23 - 1) to 2^23 - 1
+        (SumSpec(1, 2**23, 1), np.uint64),
+        (SumSpec(1, 2**15, 4, noise_tail=2**23), np.uint64),
+        (SumSpec(1, 2**15, 4, max_multiplier=2**6), np.uint64),
+        (SumSpec(1, 2**55 - 1, 1), np.uint64),
     ],
 )
-def test_words_hold_every_sum_and_its_sign(spec, word):
+def test_words_hold_every_sum_its_sign_and_eight_bits_more(spec, word):
     assert word_type(spec) == word
-    limit = 2 ** (8 * word_type(spec).itemsize - 1)
+    limit = 2 ** (8 * word_type(spec).itemsize - 1 - 8)
     assert spec.bound < limit
 
 
-def test_a_sum_beyond_64_bits_is_refused():
+def test_a_sum_beyond_56_bits_is_refused():
     with pytest.raises(CodecError, match="lower Codec"):
-        word_type(SumSpec(1, 2**63, 1))
+        word_type(SumSpec(1, 2**55, 1))
 
 
 def test_one_node_cannot_be_both():

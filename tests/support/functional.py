@@ -15,7 +15,7 @@ from flbc.node.decryptor import SumDecryptor
 from flbc.node.generator import KeyGenerator
 from flbc.node.nddfe import NddFeKeys, own_statement, read_statement, rotation
 from flbc.node.participant import Reply
-from flbc.node.terms import codec_terms
+from flbc.node.terms import WEIGHED_BY_SERVER, codec_terms
 from flbc.privacy import GaussianMechanism
 from flbc.roster import Roster
 from flbc.task import TaskConfig
@@ -41,7 +41,7 @@ class FunctionalConsortium(Consortium):
         me["generator"] = identity("generator", ("generator",))
         pins = Pins({name: who.party() for name, who in me.items()}, policy or Policy())
         layout = Layout.of({"w": np.zeros(dimension, np.float32)}, private=mechanism is not None)
-        largest = 50.0 if max_multiplier is None else 1.0
+        largest = 50.0 if max_multiplier is None else 1.0 if mode in WEIGHED_BY_SERVER else float(max_multiplier)
         plan = VectorPlan(layout, Codec(max_examples=largest, max_metrics=1), private=mechanism is not None)
         config = TaskConfig(
             scheme="nddfe",
