@@ -71,8 +71,8 @@ class Policy:
     max_clip_norm : float (default: inf)
         Largest clipping norm.
     max_total_epsilon : float (default: inf)
-        The authority's alone: largest sum of the epsilons of all tasks it ever opened (basic composition), because a
-        server may start as many tasks as it likes, each with its own budget.
+        The authority's or generator's alone: largest sum of the epsilons of all tasks it ever opened (basic
+        composition), because a server may start as many tasks as it likes, each with its own budget.
     reveal_metrics : tuple of str or None (default: ())
         With differential privacy, metrics that may leave in clear; None accepts what the task names.
     min_committee : int (default: 3)
