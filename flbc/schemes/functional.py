@@ -47,6 +47,16 @@ class FunctionalCombiner(ABC):
     def combine(self, payloads: Mapping[int, bytes]) -> bytes:
         """Return the hidden inner product of the payloads (by roster index) with their multipliers."""
 
+    def factor(self, party: int) -> int:
+        """Return a party's public factor; :class:`ProtocolError` if it has none, or one that is out of range."""
+        if not 0 <= party < len(self._multipliers):
+            raise ProtocolError(
+                f"There are multipliers for {len(self._multipliers)} parties, and none for party {party}"
+            )
+        if not 1 <= self._multipliers[party] <= self._spec.max_multiplier:
+            raise ProtocolError(f"The multiplier of party {party} is not from 1 to {self._spec.max_multiplier}")
+        return self._multipliers[party]
+
     def open(self, hidden: bytes, exchange: Exchange) -> IntVector | None:
         """Ask the generator for the key and the decryptor for the sum; None when one of them did not answer."""
         key = exchange({self._generator: b""}).get(self._generator)

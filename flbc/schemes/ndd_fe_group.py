@@ -150,7 +150,7 @@ class GroupCombiner(FunctionalCombiner):
     def combine(self, payloads: Mapping[int, bytes]) -> bytes:
         """Return ``Π c_i^{y_i}``, which may be infinite here and there."""
         parties = sorted(payloads)
-        weigh = WeightedSum([self._multipliers[party] for party in parties])
+        weigh = WeightedSum([self.factor(party) for party in parties])
         vectors = [
             parse_points(payloads[party], self._spec.length, f"the hidden vector of party {party}") for party in parties
         ]

@@ -117,7 +117,7 @@ class PadCombiner(FunctionalCombiner):
         word = word_type(self._spec)
         total: Words = np.zeros(self._spec.length, word)
         for party in sorted(payloads):
-            words, factor = _words(payloads[party], self._spec), self._multipliers[party]
+            words, factor = _words(payloads[party], self._spec), self.factor(party)
             np.add(total, words if factor == 1 else words * word.type(factor), out=total)
         return total.astype(word.newbyteorder("<"), copy=False).tobytes()
 

@@ -39,6 +39,7 @@ from flbc.node.opening import OpenRequest, pack_signed, unpack_key
 from flbc.node.scheme_keys import key_domain
 from flbc.privacy import Privacy
 from flbc.privacy.mechanism import plan
+from flbc.roster import Roster
 from flbc.round import FunctionKey, SchemeKey, Signed
 from tests.support.functional import FunctionalConsortium
 from tests.support.parties import HOSPITALS, identity
@@ -125,6 +126,19 @@ def test_a_new_attempt_after_the_key_is_refused(make: Make) -> None:
     c.generator().derive(ticket, c.request(ticket, c.train_all(ticket), hidden=b""))
     again = c.ticket(attempt=1, passed=1)
     replies = {name: c.participant(name).submit(again) for name in HOSPITALS}
+    with pytest.raises(AlreadyOpenedError):
+        c.generator().derive(again, c.request(again, replies, hidden=b""))
+
+
+def test_two_rosters_in_one_round_get_one_key(make: Make) -> None:
+    """Sums over rosters that differ by one hospital, of the same updates, would show that hospital's."""
+    c = make()
+    ticket = c.ticket()
+    c.generator().derive(ticket, c.request(ticket, c.train_all(ticket), hidden=b""))
+    gone = next(n for n in HOSPITALS if n != c.decryptor_name())
+    smaller = Roster(tuple(party for party in c.roster.parties if party.name != gone))
+    again = c.ticket(attempt=1, roster=smaller)
+    replies = {name: c.participant(name).submit(again) for name in HOSPITALS if name != gone}
     with pytest.raises(AlreadyOpenedError):
         c.generator().derive(again, c.request(again, replies, hidden=b""))
 

@@ -143,3 +143,20 @@ def test_bound_counts_parties_multipliers_and_noise():
     spec = SumSpec(1, 7, 3, noise_tail=5, max_multiplier=11)
     assert spec.bound == 7 * 3 * 11 + 5
     assert replace(spec, noise_tail=0).slot_bits == (2 * 7 * 3 * 11).bit_length()
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        ((), "for 0 parties"),
+        ((1,), "for 1 parties, and none for party 1"),
+        ((1, 0), "not from 1"),
+        ((1, 9), "to 8"),
+        ((1, -1), "not"),
+    ],
+)
+def test_weights_of_the_wrong_length_or_range(factors, message):
+    spec = SumSpec(2, 100, 2, max_multiplier=8)
+    combiner = PadCombiner(spec, factors, "generator", "decryptor")
+    with pytest.raises(ProtocolError, match=message):
+        combiner.combine({1: bytes(8)})
