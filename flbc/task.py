@@ -71,6 +71,11 @@ class TaskConfig:
             raise ProtocolError(f"Nobody knows who opens sums of scheme {self.scheme!r}")
         return _OPENERS[self.scheme]
 
+    @property
+    def leader_opens(self) -> bool:
+        """Whether only the leader can open the sum of its block: ESB-FL's decryptor is its aggregation node."""
+        return self.scheme == "nddfe"
+
     @cached_property
     def encoded(self) -> bytes:
         """Canonical bytes."""

@@ -132,6 +132,9 @@ class SecureRound:
         while True:
             collected = self._collect(replies)
             accepted, metric_names = self._agreeing(collected.accepted)
+            if len(accepted) < session.config.min_survivors:
+                need = session.config.min_survivors
+                raise AbandonedError(f"{len(accepted)} updates arrived, fewer than min_survivors = {need}")
             decryptor = halves.decryptor(self.ticket)
             if session.chain is None and decryptor is not None and decryptor not in accepted:
                 # It sent no update, so it may not open the sum either; replace it before there is a function key.
@@ -139,9 +142,6 @@ class SecureRound:
                     self.ticket.roster.parties[decryptor].name)  # fmt: skip
                 replies = self._pass_over(replies)
                 continue
-            if len(accepted) < session.config.min_survivors:
-                need = session.config.min_survivors
-                raise AbandonedError(f"{len(accepted)} updates arrived, fewer than min_survivors = {need}")
             begin = time.monotonic()
             hidden = self.combiner.combine({index: entry.reply.payload for index, entry in accepted.items()})
             seconds += time.monotonic() - begin

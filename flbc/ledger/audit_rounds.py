@@ -19,8 +19,6 @@ from .records import BlockRecord, TaskHistory
 
 _COMMITTEE = "committee"
 _MILLION = 1_000_000
-#: Schemes in which only the leader can open the sum of its block: ESB-FL's decryptor is its aggregation node.
-_LEADER_OPENS = ("nddfe",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +245,7 @@ class RoundAudit:
         allowed = self.lineup.seats[entry.party].roles & self.history.publication.openers
         if not allowed or not self.lineup.has(entry.party, config.opener):
             raise VerificationError(f"{self.lineup.name(entry.party)} may not open sums")
-        if config.scheme in _LEADER_OPENS and entry.party != record.leader:
+        if config.leader_opens and entry.party != record.leader:
             raise VerificationError(f"was signed by {self.lineup.name(entry.party)}, which did not lead the block")
         if record.round in self.opened_rounds:
             raise VerificationError(f"round {record.round} was opened before, with another block")

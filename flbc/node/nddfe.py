@@ -104,19 +104,19 @@ class NddFeKit:
 
     def check(self, ticket: Ticket) -> None:
         """Check mode, roles, and that the decryptor is one that may be."""
-        config = ticket.config
+        config, spec = ticket.config, ticket.spec  # the terms are checked first
         if config.mode not in MODES:
             raise ProtocolError(f"Scheme 'nddfe' has the modes {', '.join(MODES)}, not {config.mode!r}")
         if config.key_bits or config.scheme_keys:
             raise ProtocolError("Scheme 'nddfe' has no scheme key of its own: key_bits is 0 and scheme_keys empty")
-        if config.privacy is not None and (config.mode == PAPER or ticket.spec.max_multiplier != 1):
-            raise ProtocolError("Differential privacy needs the mode 'pad' or 'group', and weights of 1")
+        if config.privacy is not None and (config.mode == PAPER or config.codec["max_multiplier"] is not None):
+            raise ProtocolError("Differential privacy needs the mode 'pad' or 'group', and no declared weights")
         if config.mode == PAD:
-            word_type(ticket.spec)  # raises where no word is large enough
+            word_type(spec)  # raises where no word is large enough
         else:
             from ..schemes.ndd_fe_group import check_bound
 
-            check_bound(ticket.spec)  # raises where a discrete logarithm would take too long
+            check_bound(spec)  # raises where a discrete logarithm would take too long
         if self.generator_of(ticket).roles != (GENERATOR,):
             raise RosterError("The generator serves in no other role: with the decryptor's key it reads every client")
         if config.mode != PAD:

@@ -23,8 +23,8 @@ class PaillierKit:
         """Refuse other modes than "authority", and multipliers."""
         if ticket.config.mode != AUTHORITY:
             raise ProtocolError(f"Scheme 'paillier' knows the mode {AUTHORITY!r} only, not {ticket.config.mode!r}")
-        if ticket.spec.max_multiplier != 1:
-            raise ProtocolError("Scheme 'paillier' has no public multipliers; weights are inside the sum")
+        if ticket.spec.max_multiplier != 1 or ticket.config.codec["max_multiplier"] is not None:
+            raise ProtocolError("Scheme 'paillier' has no declared weights; weights are inside the sum")
 
     def protector(self, ticket: Ticket, me: Identity) -> PaillierProtector:
         """Encrypt under the authority's key, which was checked."""

@@ -384,6 +384,14 @@ def test_terms_that_contradict_themselves(changes: dict[str, Any], error: type[F
         c.participant("hungary").must_train(ticket, ticket.label.model)
 
 
+def test_declared_weights_with_privacy_are_refused(make: Make) -> None:
+    mechanism = plan(Privacy(epsilon=1.0, unit="example"), dimension=6, rounds=2, max_examples=50)
+    c = make(mechanism=mechanism, rounds=2)
+    ticket = c.ticket(config=replace(c.config, codec={**c.config.codec, "max_multiplier": 64}))
+    with pytest.raises(ProtocolError, match="no declared weights"):
+        c.participant("hungary").must_train(ticket, ticket.label.model)
+
+
 def test_a_swapped_point_is_refused(make: Make) -> None:
     """S1: in the group modes points come through the server, signed by their owners beside their encryption keys."""
     c = make(mode="group", dimension=1)
