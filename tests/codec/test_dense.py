@@ -471,3 +471,13 @@ def test_codec_from_other_members():
 def test_length_of_the_vector(bits):
     plan = plan_of({"w": np.zeros((2, 3)), "n": np.zeros(2, np.int64)}, bits=bits, max_metrics=4)
     assert plan.length == 6 + MARKS + (2 + 2 + 4) * exact.limbs(bits)
+
+
+def test_a_declared_weight_replaces_the_clients_word():
+    """A client that reports a weight of -90 beside others' 100 would enlarge the mean tenfold."""
+    plan = plan_of({"w": np.zeros(2)}, max_examples=128.0, max_metrics=0)
+    frame, update = plan.first_frame(), {"w": np.array([0.5, -0.25])}
+    total = plan.encode(update, 100.0, {}, frame).values.copy()
+    total[2 + MARKS : 2 + MARKS + exact.limbs(16)] += exact.split(np.array([-90.0]), 16)
+    np.testing.assert_allclose(plan.decode(total, 1, 0, frame).mean["w"], [5.0, -2.5], rtol=1e-3)
+    np.testing.assert_allclose(plan.decode(total, 1, 0, frame, declared=100.0).mean["w"], [0.5, -0.25], rtol=1e-3)
