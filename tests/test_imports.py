@@ -107,6 +107,7 @@ def test_nothing_but_apps_imports_the_flower_room():
             "node",
             {
                 "node",
+                "cards",
                 "codec",
                 "crypto",
                 "election",

@@ -7,6 +7,7 @@ from eth_account.messages import _hash_eip191_message, encode_typed_data
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flbc.cards import SchemeKey
 from flbc.crypto.eip712 import typed_digest
 from flbc.crypto.signing import SigningKey, checksum_address, keccak256
 from flbc.encoding import canonical, parse
@@ -20,7 +21,6 @@ from flbc.round import (
     Block,
     Opening,
     RoundLabel,
-    SchemeKey,
     Signed,
     Submission,
     Vote,

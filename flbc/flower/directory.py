@@ -94,6 +94,10 @@ class Directory:
                 by_name[self._cards[node].party.name] = node
         return {node: self._cards[node] for node in by_name.values()}
 
+    def known(self) -> list[Card]:
+        """Return every party's newest card, also of nodes that are offline now."""
+        return list({card.party.name: card for card in self._cards.values()}.values())
+
     def wait(self, grid: Grid, seconds: float) -> None:
         """Wait until the nodes that the scheme needs are online.
 

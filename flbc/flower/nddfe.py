@@ -159,7 +159,7 @@ class NddFe(SecureStrategy):
             index = order[min(skipped, len(order) - 1)]
         publics = {}
         if self.mode != PAD:
-            for card in session.directory.cards(session.grid).values():
+            for card in session.directory.known():  # a roster names hospitals that are away, too
                 if card.party in roster.parties:
                     publics[card.party.name] = read_statement(parse(card.keys, "scheme key"))
         return NddFeKeys(roster.parties[index].name, publics).encoded

@@ -120,7 +120,7 @@ class ChainBook:
             settings.reward_wei, int(settings.deadline),
         )  # fmt: skip
         try:
-            task = self._publish(file) if self.simulation else self._published(file)
+            task = development.publish(self._hub, file) if self.simulation else self._published(file)
         finally:
             self._end_turn()
         publishing.draw_seed(self._hub, self._outbox, task, confirmations=_depth(self._hub.chain, settings))
@@ -134,13 +134,6 @@ class ChainBook:
         if self._turn is not None:
             self._turn.release()
             self._turn = None
-
-    def _publish(self, file: TaskFile) -> bytes:
-        key = development.publisher_key()
-        with Outbox(self._hub.chain, key, development.outbox_path(self._hub.chain, key.address)) as outbox:
-            task = publishing.publish(self._hub, outbox, file, file.reward, file.seconds)
-            publishing.start(self._hub, outbox, task, file, key)
-        return task
 
     def _published(self, file: TaskFile) -> bytes:
         """Wait for the publisher to publish and start this very task.

@@ -15,11 +15,13 @@ from ..errors import ConfigError
 from ..node.identity import Identity, development_identity, development_name
 from ..roster import Party
 from ..round import Signed, domain
+from . import publishing
 from .files import ProcessLock, home
 from .members import role_bits
 from .outbox import Outbox
 from .packing import PackedPayout, unpack_all
 from .payouts import merkle_proof
+from .publishing import TaskFile
 from .registry import registration
 from .settings import ETHER
 from .transactions import MIN_GAS, Call
@@ -82,6 +84,15 @@ def enroll(hub: Hub, relayer: Outbox, parties: Sequence[Party], reward: int) -> 
     _fund(hub, relayer, [(who, stakes[who.name]) for who, _, _ in wanted if who.name in stakes])
     for who, party, stake in missing:
         _register(hub, who, party, stake)
+
+
+def publish(hub: Hub, file: TaskFile) -> bytes:
+    """Publish and start a task as the simulated publisher; return its id."""
+    key = publisher_key()
+    with Outbox(hub.chain, key, outbox_path(hub.chain, key.address)) as outbox:
+        task = publishing.publish(hub, outbox, file, file.reward, file.seconds)
+        publishing.start(hub, outbox, task, file, key)
+    return task
 
 
 def claim_all(hub: Hub, task: bytes, parties: Sequence[Party], packed: bytes) -> int:

@@ -7,11 +7,12 @@ budget.
 
 from __future__ import annotations
 
+from ..cards import SchemeKey
 from ..crypto import paillier
 from ..crypto.signing import keccak256
 from ..errors import ConfigError, OpeningRefusedError, RosterError
 from ..roster import AUTHORITY
-from ..round import Opening, SchemeKey, Signed
+from ..round import Opening, Signed
 from ..schemes import IntVector
 from ..schemes.base import vector_to_bytes
 from ..schemes.paillier import PaillierOpener

@@ -73,7 +73,7 @@ class SumDecryptor:
         signed, key = unpack_key(answer)
         stated = check_key(signed, key, request.block, ticket, ticket.only(GENERATOR).address)
         label, block = ticket.label, request.block.hash
-        kept, reason = reserve_free(ticket, block, self.memory), "This round's sum was refused before"
+        kept, reason = reserve_free(ticket, block, self.memory), "The round is over: refused, or a later one was opened"
         if kept is None:
             half = decryptor_half(ticket, self.me, self.memory.directory)
             try:

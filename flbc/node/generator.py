@@ -65,5 +65,5 @@ class KeyGenerator:
             mine = pack_signed(Signed.make(value, self.me.keys.signing, label.domain), key)
             answer = self.memory.keep_opening(label.task, label.round, mine)
         if not answer:
-            raise OpeningRefusedError("A key for this round was refused before")
+            raise OpeningRefusedError("A key for a later round was derived; this round is over")
         return answer

@@ -5,8 +5,9 @@ and :mod:`flbc.schemes.ndd_fe_paper` (``"paper"``, insecure, for study).
 
 **Decryptor.** ESB-FL's aggregation node. With a ledger it is the leader elected for the block that the attempt makes:
 leader and committee verify that, and the generator derives a key only for a block that they signed. Without a ledger it
-is a training node of the attempt, drawn from task and round by :func:`rotation`, which every node checks. A server that
-draws tasks until it likes the decryptor gains nothing unless that decryptor colludes with the generator.
+is a training node of the attempt, drawn from task and round by :func:`rotation`, which every node checks. That bounds
+what honest servers do. A dishonest one names a decryptor of its choice in some attempt, which gains nothing unless that
+decryptor colludes with the generator.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
+from ..cards import SchemeKey
 from ..crypto.group import GroupKey
 from ..crypto.signing import keccak256
 from ..election import Candidate, alpha, public_draw, rank
 from ..encoding import Json, canonical, parse, unhex
 from ..errors import ProtocolError, RosterError, SignatureError, VerificationError
 from ..roster import GENERATOR, TRAIN_ROLE, Party, Roster
-from ..round import NO_LEADER, Block, SchemeKey, Signed
+from ..round import NO_LEADER, Block, Signed
 from ..schemes import Combiner, Contribution, Decryptor, Generator, Protector
 from ..schemes.ndd_fe_pad import PadCombiner, PadDecryptor, PadGenerator, PadProtector, word_type
 from .scheme_keys import key_domain
@@ -123,7 +125,7 @@ class NddFeKit:
             self._check_points(ticket)
         index = self.decryptor(ticket)
         if ticket.beacon is None:
-            # Every decryptor that was passed over cost an attempt, so a server cannot choose freely.
+            # Who is passed over costs an attempt, and a round has few.
             allowed = rotation(ticket.roster, ticket.label.task, ticket.label.round)[: ticket.label.attempt + 1]
             if index not in allowed:
                 raise VerificationError("The ticket names a decryptor whose turn it is not")

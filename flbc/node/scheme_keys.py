@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ..cards import SchemeKey
 from ..crypto import paillier
 from ..crypto.eip712 import Domain
 from ..encoding import canonical, parse, unhex
 from ..errors import ProtocolError, RosterError, SignatureError
 from ..roster import Party
-from ..round import NO_HUB, SchemeKey, Signed, domain
+from ..round import NO_HUB, Signed, domain
 from ..task import TaskConfig
 
 

@@ -9,12 +9,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cards import Hello
 from ..codec import Frame
 from ..crypto.signing import keccak256
 from ..encoding import canonical, parse
 from ..errors import PolicyError, ProtocolError, RosterError
 from ..roster import Party, Roster
-from ..round import Hello, RoundLabel
+from ..round import RoundLabel
 from ..schemes import SumSpec
 from ..task import TaskConfig
 from . import halves

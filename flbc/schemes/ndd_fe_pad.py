@@ -15,7 +15,8 @@ noise take at most 24, else 64.
 Who learns what
     *Server, outsiders*: nothing but the opened sum. *Generator*: nothing, not even the sum: single payloads stay
     under D, and it sees no opened value. *Decryptor*: the (noised) sum; without the function key nothing. *Server and
-    generator*, *server and decryptor*: as each alone; the second pad is missing.
+    generator*, *server and decryptor*: as each alone, the second pad is missing; but who draws the noise and sees the
+    noised sum knows the exact one.
     *Generator and decryptor* with the payloads: everything. That is the trust that the paper asks for too
     (Assumption 2), and why one node never serves as both. *Server and some clients*: the sum of the others, which is
     why ``min_survivors`` exists. A client learns nothing.

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flbc.cards import SchemeKey
 from flbc.crypto.keystore import PartyKeys
 from flbc.crypto.signing import keccak256
 from flbc.encoding import parse
@@ -40,7 +41,7 @@ from flbc.node.scheme_keys import key_domain
 from flbc.privacy import Privacy
 from flbc.privacy.mechanism import plan
 from flbc.roster import Roster
-from flbc.round import FunctionKey, SchemeKey, Signed
+from flbc.round import FunctionKey, Signed
 from tests.support.functional import FunctionalConsortium
 from tests.support.parties import HOSPITALS, identity
 

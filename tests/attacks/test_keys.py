@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flbc.cards import SchemeKey
 from flbc.crypto import paillier
 from flbc.crypto.keystream import EncryptionKey
 from flbc.crypto.signing import SigningKey
@@ -16,7 +17,7 @@ from flbc.node.scheme_keys import key_domain, paillier_keys
 from flbc.privacy import Privacy
 from flbc.privacy.mechanism import plan
 from flbc.roster import Roster
-from flbc.round import SchemeKey, Signed
+from flbc.round import Signed
 from tests.support.parties import Consortium, identity
 
 

@@ -19,6 +19,7 @@ from tests.flower.test_faults import mean_of, stage_of
 from tests.support.apps import MODEL, default_train, make_app, numpy_of, record
 from tests.support.chain_runs import audited
 from tests.support.local_grid import FIRST_NODE, LocalGrid
+from tests.support.memory_book import MemoryBook
 
 GENERATOR = FIRST_NODE + 4
 
@@ -236,6 +237,26 @@ def test_the_leader_of_a_block_is_its_decryptor_and_the_audit_agrees() -> None:
     report = audited()
     opened = [f"node-{node - FIRST_NODE}" for node in sent_to(grid, wire.OPEN)]
     assert opened == [row.leader for row in report.rounds]
+
+
+@pytest.mark.parametrize("mode", ["pad", "group"])
+def test_a_hospital_that_goes_away_for_good_costs_its_update_alone(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task's roster is fixed on the ledger: who is away stays in it, with keys."""
+    book = MemoryBook()
+    monkeypatch.setattr("flbc.flower.strategy.open_book", lambda settings: book)
+    grid = LocalGrid(make_app(), 5)
+    strategy = nddfe(mode=mode, codec=Codec(max_examples=64, max_metrics=1), ledger=Ledger(), stage_timeout=5)
+    original = strategy.configure_train
+
+    def configure(server_round: int, *args: Any) -> Any:
+        if server_round == 2:
+            grid.offline.add(FIRST_NODE + 3)
+        return original(server_round, *args)
+
+    strategy.configure_train = configure  # type: ignore[method-assign]
+    result = run(strategy, grid, 3)
+    survivors = [result.train_metrics_clientapp[r]["flbc-survivors"] for r in (1, 2, 3)]
+    assert survivors == [4, 3, 3]
 
 
 def test_below_the_bar_nobody_is_paid() -> None:
