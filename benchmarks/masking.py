@@ -1,0 +1,447 @@
+"""What masking costs: the scheme of ``Masked`` beside Flower's own SecAgg+, a round of each in one process.
+
+Both start from the same float32 vectors and end with their weighted mean, which is checked. Flower's side is its own
+code, ``SecAggPlusWorkflow`` and ``secaggplus_mod``, with a Grid between them that calls instead of sending. Both have
+the same groups (a client and its neighbours) and the same threshold, and otherwise their own defaults: Flower
+quantises to 22 bits and works modulo 2^32, flbc to 16 bits (``--bits``) and modulo as few bytes as hold the sum.
+
+Times are processor seconds (``time.process_time``). Codecs are in them; training, signatures, serialising and sending
+are not. Medians over all clients, and over three rounds of the server with 10 clients (one round with 100).
+
+* Client: *deal* makes keys, shares and boxes; *hide* quantises and masks; *give* answers with shares when the sum is
+  opened. Flower opens boxes when it hides, flbc when it gives.
+* Server: *shares* puts secrets together; *rest* adds vectors, takes masks off and decodes.
+
+Who drops does so after dealing, which leaves the most work for the server.
+
+    python benchmarks/masking.py              # about three minutes, 3 GB of memory
+    python benchmarks/masking.py --quick      # 10 clients with 100,000 values: seconds, and no budget
+
+The exit status is 1 when a budget is missed: client and server at least 5 times cheaper than Flower's in every case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import random
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.client.mod import secaggplus_mod
+from flwr.common import Code, FitIns, FitRes, Parameters, Status, ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.common.secure_aggregation.crypto.shamir import combine_shares
+from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key, Stage
+from flwr.compat.common import recorddict_compat as compat
+from flwr.server import LegacyContext, ServerConfig
+from flwr.server.workflow import SecAggPlusWorkflow
+from flwr.server.workflow import constant as workflow_keys
+from flwr.server.workflow.secure_aggregation import secaggplus_workflow
+from flwr.supercore.task_identity import TaskIdentity
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from flbc.codec import Codec, Layout, VectorPlan
+from flbc.crypto.keystream import EncryptionKey
+from flbc.crypto.shamir import recover
+from flbc.schemes import SumSpec, masking_opening
+from flbc.schemes.masking import MaskingProtector
+from flbc.schemes.masking_graph import degree, neighbours, threshold
+from flbc.schemes.masking_keys import KEY, SEED, Dealing, MaskSecrets, deal
+
+Floats = NDArray[np.float32]
+
+MILLION = 1_000_000
+DROPPED = 0.1
+REPEATS = 3
+MIN_RATIO = 5.0
+#: The weight of every client, about half of the largest: 1,000 is Flower's default.
+EXAMPLES, MAX_EXAMPLES = 500, 1024.0
+FLOWER_MAX_WEIGHT, FLOWER_CLIP, FLOWER_RANGE = 1000.0, 8.0, 1 << 22
+LABEL, CONTEXT = bytes(range(32)), b"benchmark"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Processor seconds of one client and of the server; bytes of one client, ``beside`` the vector up and down."""
+
+    name: str
+    clients: int
+    dropped: int
+    deal: float
+    hide: float
+    give: float
+    shares: float
+    rest: float
+    server_wall: float
+    payload: float
+    beside: float
+
+    @property
+    def client(self) -> float:
+        """All that a client does for one round."""
+        return self.deal + self.hide + self.give
+
+    @property
+    def server(self) -> float:
+        """All that the server does for one round."""
+        return self.shares + self.rest
+
+
+class Watch:
+    """Processor and wall seconds of what happened inside."""
+
+    def __init__(self) -> None:
+        self.cpu: list[float] = []
+        self.wall: list[float] = []
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Add one measurement."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.cpu.append(time.process_time() - cpu)
+            self.wall.append(time.perf_counter() - wall)
+
+    def around(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that does the same and is watched."""
+
+        def watched(*args: Any, **named: Any) -> Any:
+            with self.running():
+                return work(*args, **named)
+
+        return watched
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the server of one round took; ``nodes``: clients were called from inside, which is not the server's time."""
+
+    whole: Watch
+    nodes: Watch
+    shares: Watch
+
+    @property
+    def seconds(self) -> tuple[float, float, float]:
+        """Return processor seconds of shares and of the rest, and wall seconds of both."""
+        shares = sum(self.shares.cpu)
+        cpu, wall = (sum(a) - sum(b) for a, b in ((self.whole.cpu, self.nodes.cpu), (self.whole.wall, self.nodes.wall)))
+        return shares, cpu - shares, wall
+
+
+def who_drops(clients: int, dropped: int) -> frozenset[int]:
+    """Return clients at equal distances."""
+    return frozenset(i * clients // dropped for i in range(dropped))
+
+
+def check(mean: NDArray[Any], vectors: Sequence[Floats], gone: Collection[int], step: float) -> None:
+    """Stop unless the mean is right up to one quantisation step of a client."""
+    alive = [v for i, v in enumerate(vectors) if i not in gone]
+    expected = np.zeros(len(mean))
+    for vector in alive:
+        expected += vector
+    error = float(np.abs(mean - expected / len(alive)).max())
+    if error > step:
+        raise SystemExit(f"The mean is off by {error}, more than a step of {step}: this is not a benchmark, but a bug")
+
+
+# ---------------------------------------------------------------------- Flower's
+class FlowerClients:
+    """A Grid whose nodes are in this process.
+
+    Nodes deal and hide before anybody knows who will drop: that work is done once, and serves all cases.
+    """
+
+    def __init__(self, vectors: Sequence[Floats]) -> None:
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # messages name their sender
+        self._parameters = [ndarrays_to_parameters([v]) for v in vectors]
+        self._contexts = [flower_context() for _ in vectors]
+        self._replies: dict[tuple[str, int], Message] = {}
+        self.gone: Collection[int] = ()
+        self.inside = Watch()
+        self.stages: dict[str, Watch] = defaultdict(Watch)
+        self.up: dict[str, list[int]] = defaultdict(list)
+        self.down: dict[str, list[int]] = defaultdict(list)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Return the replies of those who do not drop."""
+        with self.inside.running():
+            replies = [self._reply(message) for message in messages]
+        return [reply for reply in replies if reply is not None]
+
+    def _reply(self, shared: Message) -> Message | None:
+        message = copy.deepcopy(shared)  # the workflow sends one content to many nodes, and the mod changes it
+        config = message.content.config_records[RECORD_KEY_CONFIGS]
+        stage, place = str(config[Key.STAGE]), message.metadata.dst_node_id - 1
+        if stage in (Stage.COLLECT_MASKED_VECTORS, Stage.UNMASK) and place in self.gone:
+            return None
+        if (stage, place) in self._replies:
+            return self._replies[stage, place]
+        context, training = self._contexts[place], Watch()
+        if stage == Stage.UNMASK:
+            context = copy.deepcopy(context)  # so that the sum of another case can be opened
+        self.down[stage].append(byte_count(config))
+
+        def train(request: Message, _: Context) -> Message:
+            with training.running():
+                result = FitRes(Status(Code.OK, ""), self._parameters[place], EXAMPLES, {})
+                return Message(compat.fitres_to_recorddict(result, True), reply_to=request)
+
+        with self.stages[stage].running():
+            reply = secaggplus_mod(message, context, train)
+        self.stages[stage].cpu[-1] -= sum(training.cpu)
+        self.up[stage].append(byte_count(reply.content.config_records[RECORD_KEY_CONFIGS]))
+        if stage != Stage.UNMASK:
+            self._replies[stage, place] = reply
+        return reply
+
+
+def flower_context() -> Context:
+    return Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}, series_id=1)
+
+
+def byte_count(config: Mapping[str, Any]) -> int:
+    """Return the bytes of keys, boxes, shares and vectors; names and numbers are not counted."""
+    lists = [value if isinstance(value, list) else [value] for value in config.values()]
+    return sum(len(item) for items in lists for item in items if isinstance(item, bytes))
+
+
+class FlowerStrategy:
+    """As much of a strategy, and of its client manager, as the workflow calls."""
+
+    def __init__(self, clients: int) -> None:
+        self._clients = clients
+        self.mean: NDArray[Any] = np.zeros(0)
+
+    def num_available(self) -> int:
+        """Return the number of clients, for a line of the log."""
+        return self._clients
+
+    def configure_fit(self, *_: Any) -> list[tuple[Any, FitIns]]:
+        """Send an empty model: nobody trains."""
+        proxies = [type("Proxy", (), {"node_id": i + 1})() for i in range(self._clients)]
+        return [(proxy, FitIns(Parameters([], ""), {})) for proxy in proxies]
+
+    def aggregate_fit(self, _: int, results: Sequence[tuple[Any, FitRes]], failures: object) -> tuple[None, Any]:
+        """Keep the mean, which the workflow puts in every result."""
+        self.mean = parameters_to_ndarrays(results[0][1].parameters)[0]
+        return None, {}
+
+
+def flower_costs(vectors: Sequence[Floats], dropped: Sequence[int], repeats: int) -> list[Cost]:
+    nodes = FlowerClients(vectors)
+    step = 2 * FLOWER_CLIP / FLOWER_RANGE * FLOWER_MAX_WEIGHT / EXAMPLES
+    found = []
+    for count in dropped:
+        nodes.gone = who_drops(len(vectors), count)
+        served = []
+        for _ in range(repeats):
+            took, mean = flower_round(nodes, len(vectors))
+            check(mean, vectors, nodes.gone, step)
+            served.append(took)
+        found.append(flower_cost(nodes, len(vectors), served))
+    return found
+
+
+def flower_round(nodes: FlowerClients, clients: int) -> tuple[Served, NDArray[Any]]:
+    group = degree(clients) + 1
+    strategy: Any = FlowerStrategy(clients)
+    context = LegacyContext(flower_context(), ServerConfig(num_rounds=1), strategy, strategy)
+    context.state.config_records[workflow_keys.MAIN_CONFIGS_RECORD] = ConfigRecord({workflow_keys.Key.CURRENT_ROUND: 1})
+    context.state.array_records[workflow_keys.MAIN_PARAMS_RECORD] = compat.parameters_to_arrayrecord(
+        Parameters([], ""), True
+    )
+    workflow: Any = SecAggPlusWorkflow(
+        group, threshold(group), max_weight=FLOWER_MAX_WEIGHT, clipping_range=FLOWER_CLIP,
+        quantization_range=FLOWER_RANGE,
+    )  # fmt: skip
+    whole, shares, nodes.inside = Watch(), Watch(), Watch()
+    random.seed(0)  # the workflow draws the ring with it; kept replies are good for one ring only
+    with patch.object(secaggplus_workflow, "combine_shares", shares.around(combine_shares)), whole.running():
+        workflow(nodes, context)
+    return Served(whole, nodes.inside, shares), strategy.mean
+
+
+def flower_cost(nodes: FlowerClients, clients: int, served: Sequence[Served]) -> Cost:
+    setup, share, collect, unmask = (median(nodes.stages[stage].cpu) for stage in Stage.all())
+    up, down = ({stage: median(of[stage]) for stage in Stage.all()} for of in (nodes.up, nodes.down))
+    payload = up.pop(Stage.COLLECT_MASKED_VECTORS)
+    beside = sum(up.values()) + sum(down.values())
+    client = setup + share, collect, unmask
+    return Cost("Flower SecAgg+", clients, len(nodes.gone), *client, *middle(served), payload, beside)
+
+
+def middle(served: Sequence[Served]) -> tuple[float, float, float]:
+    shares, rest, wall = (median(column) for column in zip(*(s.seconds for s in served), strict=True))
+    return shares, rest, wall
+
+
+# ---------------------------------------------------------------------- ours
+class OwnClients:
+    """All clients of the scheme in this process. They deal and hide once, for all cases."""
+
+    def __init__(self, vectors: Sequence[Floats], bits: int) -> None:
+        count = len(vectors)
+        self.names = [f"client-{i:03d}" for i in range(count)]
+        self.graph = neighbours(self.names, LABEL)
+        self.codec = Codec(bits=bits, max_examples=MAX_EXAMPLES)
+        self.plan = VectorPlan(Layout.of({"w": np.zeros(len(vectors[0]), np.float32)}), self.codec)
+        self.spec = SumSpec(self.plan.length, self.codec.max_abs, count)
+        self.dealing, self.hiding, self.giving = Watch(), Watch(), Watch()
+        self.beside: list[int] = []
+        self._box_keys = {name: EncryptionKey.generate() for name in self.names}  # made once for a run
+        self._dealt = {name: self._deal(name) for name in self.names}
+        self.dealings: dict[str, Dealing] = {name: dealing for name, (_, dealing) in self._dealt.items()}
+        self.nonces = {name: bytes([i]) * 32 for i, name in enumerate(self.names)}
+        self.payloads = {i: self._hide(name, vectors[i]) for i, name in enumerate(self.names)}
+
+    def _deal(self, name: str) -> tuple[MaskSecrets, Dealing]:
+        holders = {peer: self._box_keys[peer].public for peer in self.graph[name]}
+        with self.dealing.running():
+            return deal(CONTEXT, name, holders, threshold(len(holders) + 1))
+
+    def _hide(self, name: str, vector: Floats) -> bytes:
+        peers = {peer: self.dealings[peer].public for peer in self.graph[name]}
+        with self.hiding.running():
+            encoded = self.plan.encode({"w": vector}, float(EXAMPLES), {}, self.plan.first_frame())
+            protector = MaskingProtector(self.spec, name, self._dealt[name][0], peers)
+            return protector.protect(encoded.values, LABEL, self.nonces[name])
+
+    def give(self, name: str, request: bytes, survivors: Collection[str]) -> bytes:
+        """Answer one request for shares."""
+        own = self._dealt[name][0].share if name in survivors else None
+        with self.giving.running():
+            publics = {peer: self.dealings[peer].public for peer in (name, *self.graph[name])}
+            kinds = {peer: SEED if peer in survivors else KEY for peer in publics}
+            answer = masking_opening.give_shares(self._box_keys[name], name, CONTEXT, request, publics, kinds, own)
+        dealing = self.dealings[name]
+        dealt = len(dealing.public) + len(dealing.commitment) + sum(map(len, dealing.boxes.values()))
+        peers = sum(len(self.dealings[peer].public) for peer in self.graph[name])
+        self.beside.append(dealt + peers + len(request) + len(answer))
+        return answer
+
+
+def own_costs(vectors: Sequence[Floats], dropped: Sequence[int], repeats: int, bits: int) -> list[Cost]:
+    nodes = OwnClients(vectors, bits)
+    step = float(nodes.codec.initial_range) / nodes.codec.max_abs * MAX_EXAMPLES / EXAMPLES
+    found = []
+    for count in dropped:
+        gone = who_drops(len(vectors), count)
+        served = []
+        for _ in range(repeats):
+            took, mean = own_round(nodes, gone)
+            check(mean, vectors, gone, step)
+            served.append(took)
+        client = median(nodes.dealing.cpu), median(nodes.hiding.cpu), median(nodes.giving.cpu)
+        sent = len(nodes.payloads[0]), median(nodes.beside)
+        found.append(Cost(f"flbc, {bits} bits", len(vectors), count, *client, *middle(served), *sent))
+    return found
+
+
+def own_round(nodes: OwnClients, gone: Collection[int]) -> tuple[Served, NDArray[Any]]:
+    payloads = {i: payload for i, payload in nodes.payloads.items() if i not in gone}
+    survivors = {nodes.names[i]: nodes.nonces[nodes.names[i]] for i in payloads}
+    whole, inside, shares = Watch(), Watch(), Watch()
+
+    def exchange(requests: Mapping[str, bytes]) -> dict[str, bytes]:
+        with inside.running():
+            return {
+                name: nodes.give(name, request, survivors) for name, request in requests.items() if name in survivors
+            }
+
+    with patch.object(masking_opening, "recover", shares.around(recover)), whole.running():
+        combiner = masking_opening.MaskingCombiner(nodes.spec, LABEL, nodes.dealings, survivors, nodes.graph)
+        for payload in payloads.values():
+            combiner.check(payload)
+        total = combiner.open(combiner.combine(payloads), exchange)
+        assert total is not None
+        opened = nodes.plan.decode(total, len(payloads), 0, nodes.plan.first_frame())
+    return Served(whole, inside, shares), opened.mean["w"]
+
+
+# ---------------------------------------------------------------------- tables
+def shown(value: float) -> str:
+    return f"{value:,.1f}" if value >= 10 else f"{value:.3g}"
+
+
+def table(costs: Sequence[Cost], values: int) -> Table:
+    title = f"Processor seconds of one round, {values:,} float32 values"
+    result = Table(title=title, title_justify="left", box=box.MARKDOWN)
+    headings = "clients", "group / threshold", "dropped", "deal", "hide", "give", "client"
+    for heading in ("scheme", *headings, "shares", "rest", "server", "server, wall", "B / value", "beside, kB"):
+        result.add_column(heading, justify="left" if heading == "scheme" else "right")
+    for c in costs:
+        group = degree(c.clients) + 1
+        seconds = c.deal, c.hide, c.give, c.client, c.shares, c.rest, c.server, c.server_wall
+        result.add_row(
+            c.name, str(c.clients), f"{group} / {threshold(group)}", str(c.dropped), *map(shown, seconds),
+            f"{c.payload / values:.2f}", f"{c.beside / 1000:.1f}",
+        )  # fmt: skip
+    return result
+
+
+def ratios(flower: Sequence[Cost], own: Sequence[Cost]) -> Table:
+    title = "How many times cheaper than Flower's"
+    result = Table(title=title, title_justify="left", box=box.MARKDOWN)
+    for heading in ("clients", "dropped", "client", "hide alone", "server", "server without shares", "bytes"):
+        result.add_column(heading, justify="right")
+    for a, b in zip(flower, own, strict=True):
+        pairs = (a.client, b.client), (a.hide, b.hide), (a.server, b.server), (a.rest, b.rest)
+        sent = (a.payload + a.beside) / (b.payload + b.beside)
+        cells = [f"{x / y:.1f}" for x, y in pairs]
+        result.add_row(str(a.clients), str(a.dropped), *cells, f"{sent:.1f}")
+    return result
+
+
+def judge(flower: Sequence[Cost], own: Sequence[Cost]) -> list[str]:
+    """Return the budgets that are missed."""
+    missed = []
+    for a, b in zip(flower, own, strict=True):
+        for who, ratio in (("client", a.client / b.client), ("server", a.server / b.server)):
+            if ratio < MIN_RATIO:
+                missed.append(
+                    f"{who} with {a.clients} clients, {a.dropped} dropped: {ratio:.1f} times cheaper, not {MIN_RATIO:g}"
+                )
+    return missed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="10 clients and 100,000 values only, without a budget")
+    parser.add_argument("--bits", type=int, default=Codec().bits, help="of our quantised values; Flower has 22")
+    options = parser.parse_args()
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    values = MILLION // 10 if options.quick else MILLION
+    rng = np.random.default_rng(0)
+    flower: list[Cost] = []
+    own: list[Cost] = []
+    for clients, repeats in ((10, REPEATS),) if options.quick else ((10, REPEATS), (100, 1)):
+        vectors = [rng.normal(0, 1 / 32, values).astype(np.float32) for _ in range(clients)]
+        dropped = 0, round(DROPPED * clients)
+        own += own_costs(vectors, dropped, repeats, options.bits)
+        flower += flower_costs(vectors, dropped, repeats)
+    console = Console(width=max(Console().width, 200), highlight=False)
+    console.print(table([c for pair in zip(flower, own, strict=True) for c in pair], values))
+    console.print(ratios(flower, own))
+    missed = [] if options.quick else judge(flower, own)
+    for line in missed:
+        console.print(f"budget missed: {line}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
