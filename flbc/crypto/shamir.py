@@ -123,7 +123,9 @@ def recover(shares: Mapping[int, bytes], threshold: int, fits: Callable[[bytes],
     threshold : int
         What the secret was split with.
     fits : callable
-        Says whether 32 bytes are the secret, for example by its public key or a commitment to it.
+        Says whether 32 bytes are the secret, for example by its public key or a commitment to it. It must accept one
+        value only: with a second one a liar moves the polynomial, and honest holders are named instead. An X25519
+        secret has 31 twins with its public key, which differ in the bits that RFC 7748 sets itself.
 
     Returns
     -------

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flbc.crypto import shamir
+from flbc.crypto.keystream import EncryptionKey
 from flbc.crypto.shamir import MAX_HOLDER, PRIME, SECRET_BYTES, SHARE_BYTES, combine, recover, split
 from flbc.errors import ConfigError, ProtocolError, VerificationError
 
@@ -232,6 +233,26 @@ def test_what_is_no_secret_is_not_offered():
         recover(shares, 2, lambda _: pytest.fail("asked"))
     with pytest.raises(VerificationError, match="do not belong to one secret"):
         combine(shares)
+
+
+def test_a_loose_test_lets_a_liar_name_others():
+    """X25519 ignores five bits of a secret: a public key alone does not say which of 32 secrets was shared."""
+    key = EncryptionKey.generate()
+    secret, public, twin_bit = key.to_bytes(), key.public, 1 << 248  # the lowest bit of the little-endian first byte
+    shares = split(secret, 2, [1, 2, 3, 4])
+    # At 0 the share of holder 1 counts 2/(2 - 1) times: half the bit there moves the secret by the bit.
+    shares[1] = encode(number(shares[1]) + twin_bit // 2)
+
+    def loose(candidate):
+        return EncryptionKey.from_bytes(candidate).public == public
+
+    def strict(candidate):
+        return not candidate[0] & 7 and candidate[31] & 192 == 64 and loose(candidate)
+
+    twin, framed = recover(shares, 2, loose)
+    assert twin != secret
+    assert framed == {3, 4}
+    assert recover(shares, 2, strict) == (secret, {1})
 
 
 def test_a_test_that_fails_is_not_swallowed():
