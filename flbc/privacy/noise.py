@@ -80,12 +80,12 @@ def rounded_gaussian(count: int, sigma: float, random_bytes: Callable[[int], byt
     draws = np.empty(count, dtype=np.int64)
     for start in range(0, count, _CHUNK):
         stop = min(start + _CHUNK, count)
-        words = np.frombuffer(_exactly(random_bytes, 8 * (stop - start)), dtype="<u8").astype(np.uint64)
+        words = np.frombuffer(take_bytes(random_bytes, 8 * (stop - start)), dtype="<u8").astype(np.uint64)
         negative = words >> np.uint64(63) == 1
         mantissa = words & np.uint64((1 << 63) - 1)
         lower, doubtful = _fast(mantissa, sigma)
         indices = np.flatnonzero(doubtful)
-        extra = _exactly(random_bytes, _EXTRA * len(indices))
+        extra = take_bytes(random_bytes, _EXTRA * len(indices))
         for j, i in enumerate(indices):
             bits = int.from_bytes(extra[_EXTRA * j : _EXTRA * (j + 1)], "big")
             lower[i] = _exact(int(mantissa[i]), bits, sigma)
@@ -183,7 +183,8 @@ def _check_ndtri() -> None:
                 )
 
 
-def _exactly(random_bytes: Callable[[int], bytes], size: int) -> bytes:
+def take_bytes(random_bytes: Callable[[int], bytes], size: int) -> bytes:
+    """Return ``size`` bytes of the source of randomness; refuse another number of them."""
     data = random_bytes(size) if size else b""
     if len(data) != size:
         raise PrivacyConfigError(
