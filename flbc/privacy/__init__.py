@@ -10,15 +10,18 @@ private for the *unit* of protection, under full participation and without any a
 
 The stricter replace-one numbers (one record or update exchanged for *any* other) are available beside them.
 
-**What is not promised.** The guarantee does not hold against whoever adds the noise, who sees the sum without it.
-Nothing outside the sum is covered: metrics, weights, timings and logs that travel in clear, and hyper-parameters that
-were tuned on the same data. A dishonest *server* is held off by the nodes' own policy and by the opener's budget; a
-dishonest *client* can spoil accuracy, but it cannot weaken the protection of the others.
+**What is not promised.** With ``where="opener"`` the guarantee does not hold against whoever opens the sum, who adds
+the noise and sees the sum without it. With ``where="clients"`` nobody sees it so; the guarantee then holds as long as
+no more than ``colluders`` of the clients that survive a round work with the server or leave out their share of the
+noise. Nothing outside the sum is covered: metrics, weights, timings and logs that travel in clear, and hyper-parameters
+that were tuned on the same data. A dishonest *server* is held off by the nodes' own policy and by the opener's budget;
+a dishonest *client* can spoil accuracy; it weakens the protection of the others only as one of these colluders.
 
 How a number of integers becomes a guarantee: :mod:`flbc.privacy.spec` (what the user asks for),
-:mod:`flbc.privacy.mechanism` (the sensitivity that the codec guarantees, times the noise multiplier),
-:mod:`flbc.privacy.accountant` (exact composition), :mod:`flbc.privacy.noise` (sampling it),
-:mod:`flbc.privacy.clipping` and :mod:`flbc.privacy.gradients` (what keeps the sensitivity true).
+:mod:`flbc.privacy.sensitivity` (what the codec guarantees), :mod:`flbc.privacy.mechanism` (that times the noise
+multiplier), :mod:`flbc.privacy.accountant` (exact composition), :mod:`flbc.privacy.noise` (sampling it), both for noise
+that clients share in :mod:`flbc.privacy.distributed` and :mod:`flbc.privacy.discrete`, :mod:`flbc.privacy.clipping` and
+:mod:`flbc.privacy.gradients` (what keeps the sensitivity true).
 
 Importing this package loads neither torch, Opacus nor scipy: Flower starts a process per message.
 """

@@ -1,22 +1,12 @@
 r"""The Gaussian mechanism on integer sums: sensitivity carried by the object that the noise step must ask.
 
-Write c = clip_norm / step for the clipping norm in integer units and d for the number of coordinates. Clipping happens
-in float64 with a little headroom (:mod:`flbc.privacy.clipping`), so that c is never exceeded by float rounding.
-
-**Example unit.** A client sums its clipped per-example gradients in float64 and rounds the sum once, to the nearest
-integer. Neighbouring sums a, b differ by at most c before rounding, and ``|rint(a) - rint(b) - (a - b)| <= 1`` in every
-coordinate, so the integers differ by at most ``c + sqrt(d)`` (zero-out) or ``2c + sqrt(d)`` (replace-one). With
-``step = clip_norm / (20 sqrt(d))``, c is ``20 sqrt(d)``: rounding costs 5 % of sensitivity.
-
-**Client unit.** The neighbour's update is the zero vector, which encodes to zeros, so the sensitivity is the norm of
-one encoded vector: ``c + sqrt(d)/2`` with rounding to nearest, ``c + sqrt(d)`` with stochastic rounding ``floor(x +
-u)``. Replace-one: two updates a, b have ``|a - b| <= 2c``, and again a coordinate's rounding moves the difference by
-at most 1: ``2c + sqrt(d)``. For nearest rounding that is two vectors, each within sqrt(d)/2 of one of norm c. For
-stochastic rounding it holds because u is drawn independently of the data: fix u, get ``|floor(a + u) - floor(b + u) -
-(a - b)| < 1``, and average the guarantee over u (joint convexity of the hockey-stick divergence).
+How large the sensitivity is: :mod:`flbc.privacy.sensitivity`. Who adds the noise, and who is trusted with it:
+``where="opener"`` is whoever opens the sum, which adds all of it, a rounded Gaussian (:mod:`flbc.privacy.noise`);
+``where="clients"`` is every client, which adds a share, a discrete Gaussian (:mod:`flbc.privacy.distributed`).
 
 **Delta** is shared with the sampler: T rounds of d draws, each within tau of ideal in total variation, use
-T d (1 + e^epsilon) tau of it (:func:`flbc.privacy.noise.total_variation_bound`); the Gaussian gets the rest.
+T d (1 + e^epsilon) tau of it (:func:`flbc.privacy.noise.total_variation_bound`, or
+:func:`flbc.privacy.distributed.slack` in place of d tau); the Gaussian gets the rest.
 """
 
 from __future__ import annotations
@@ -31,14 +21,18 @@ from numpy.typing import NDArray
 
 from ..errors import PrivacyConfigError, SensitivityError
 from .accountant import affordable_rounds, gaussian_delta, gaussian_epsilon, solve_noise_multiplier
-from .noise import MAX_SIGMA, total_variation_bound
-from .spec import UNITS, Privacy, Unit, require_count, require_delta, require_positive
-
-STEPS_PER_CLIP = 20
-"""Example unit: quantisation steps in ``clip_norm / sqrt(d)``. Rounding then costs 1/20 of the sensitivity."""
-
-_FLOAT_MARGIN = 1 - 2.0**-48
-"""Multipliers are recomputed as sigma / sensitivity times this, so float64 rounding in sigma never flatters."""
+from .discrete import discrete_gaussian
+from .distributed import (
+    check_local_sigma,
+    check_parties,
+    discrete_sigma,
+    effective_multiplier,
+    noisy_parties,
+    slack,
+)
+from .noise import MAX_SIGMA, rounded_gaussian
+from .sensitivity import check_settings, derive, settings_of
+from .spec import Privacy, Unit, Where, require_count, require_delta, require_positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +57,8 @@ class GaussianMechanism:
     noise_multiplier : float
         Standard deviation of the noise over ``sensitivity``.
     sigma : float
-        Standard deviation of the noise in integer units.
+        Standard deviation in integer units of the noise that the guarantee counts on: the opener's, or the sum of
+        ``noisy_parties`` clients' shares.
     epsilon, delta : float
         Budget of the whole task.
     rounds : int
@@ -74,6 +69,10 @@ class GaussianMechanism:
         Example unit: largest number of examples one client sums in a round. Client unit: 1.
     stochastic : bool (default: False)
         Client unit: updates are rounded stochastically.
+    where : {"opener", "clients"} (default: "opener")
+        Who adds the noise.
+    noisy_parties : int (default: 1)
+        Honest clients whose shares make the noise, at least 2: ``min_survivors - colluders``. 1 for the opener.
 
     Raises
     ------
@@ -95,15 +94,18 @@ class GaussianMechanism:
     max_abs: int
     max_examples: int = 1
     stochastic: bool = False
+    where: Where = "opener"
+    noisy_parties: int = 1
 
     def __post_init__(self) -> None:
         """Check ranges, then recompute what follows from them."""
-        _check_settings(self.unit, self.dimension, self.clip_norm, self.step, self.max_examples, self.stochastic)
+        check_settings(self.unit, self.dimension, self.clip_norm, self.step, self.max_examples, self.stochastic)
         require_positive("noise_multiplier", self.noise_multiplier, "for example 1.0")
         require_positive("epsilon", self.epsilon, "for example 3.0")
         require_delta(self.delta)
         require_count("rounds", self.rounds)
-        derived = _derive(self.unit, self.dimension, self.clip_norm, self.step, self.max_examples, self.stochastic)
+        check_parties(self.where, self.noisy_parties)
+        derived = derive(self.unit, self.dimension, self.clip_norm, self.step, self.max_examples, self.stochastic)
         derived["sigma"] = self.noise_multiplier * derived["sensitivity"]
         for name, value in derived.items():
             # Sums, products, quotients and roots are correctly rounded by IEEE 754: equality holds on every platform.
@@ -117,11 +119,40 @@ class GaussianMechanism:
                 f"noise deviation {self.sigma:.3g} or coordinate bound {self.max_abs:.3g} exceeds 64-bit integers: use "
                 "fewer bits in the codec, fewer examples per client, or a larger epsilon"
             )
+        if self.where == "clients":
+            check_local_sigma(self.local_sigma)
         if self._delta(self.rounds) > self.delta:
             raise PrivacyConfigError(
                 f"{self.rounds} rounds at noise multiplier {self.noise_multiplier:g} cost epsilon "
                 f"{self.epsilon_after(self.rounds):.4g}, above the budget of {self.epsilon:g} at delta {self.delta:g}, "
                 f"which pays for {self.affordable_rounds()} rounds: lower the rounds, or leave noise_multiplier unset"
+            )
+
+    @property
+    def local_sigma(self) -> float:
+        """Standard deviation of what one party adds to each integer: a client's share, or all of the opener's noise."""
+        return self.sigma / math.sqrt(self.noisy_parties)
+
+    def draw(self, count: int) -> NDArray[np.int64]:
+        """Draw what one party adds to ``count`` integers: the opener's noise, or one client's share of it."""
+        if self.where == "clients":
+            return discrete_gaussian(count, self.local_sigma)
+        return rounded_gaussian(count, self.sigma)
+
+    def check_survivors(self, min_survivors: int) -> None:
+        """Refuse to rely on more honest clients than a sum of ``min_survivors`` surely has.
+
+        Without this a server could name so many noisy parties that every share is next to nothing.
+
+        Raises
+        ------
+        PrivacyConfigError
+            If clients add the noise and not even one of ``min_survivors`` is assumed to collude.
+        """
+        if self.where == "clients" and not self.noisy_parties < min_survivors:
+            raise PrivacyConfigError(
+                f"the noise is divided among {self.noisy_parties} clients, but sums of {min_survivors} may be opened, "
+                "and one of them knows its own share: raise min_survivors, or make the mechanism with plan()"
             )
 
     def epsilon_after(self, rounds: int) -> float:
@@ -136,13 +167,19 @@ class GaussianMechanism:
         """Return how many rounds may be opened within (epsilon, delta) in total; can exceed ``rounds``, never below."""
         return affordable_rounds(self.epsilon, self.delta, self._multiplier(self.sensitivity), slack=self._slack())
 
-    def noise_tail(self) -> int:
+    def noise_tail(self, parties: int = 1) -> int:
         """Magnitude that slots and moduli reserve for the noise of one coordinate, in integers (nine deviations).
 
         A draw exceeds it with probability 2e-19; the sum then wraps in that coordinate, which spoils accuracy, not
         privacy (a wrap is post-processing).
+
+        Parameters
+        ----------
+        parties : int (default: 1)
+            Clients whose shares are in the sum: all that may survive, not ``noisy_parties``. No matter for the opener.
         """
-        return math.ceil(9 * self.sigma) + 1
+        deviation = self.local_sigma * math.sqrt(parties) if self.where == "clients" else self.sigma
+        return math.ceil(9 * deviation) + 1
 
     def check(self, vector: NDArray[np.int64]) -> None:
         """Refuse a client's vector that the noise was not sized for. Called before it is protected.
@@ -201,12 +238,10 @@ class GaussianMechanism:
         return cls(**values)
 
     def _multiplier(self, sensitivity: float) -> float:
-        return self.sigma / sensitivity * _FLOAT_MARGIN
+        return effective_multiplier(self.where, self.sigma, sensitivity)
 
     def _slack(self) -> float:
-        # The bound at the largest sigma serves every sigma: 2**-204 is small enough, and plan() can use it before it
-        # knows sigma.
-        return _slack(self.dimension)
+        return slack(self.noisy_parties, self.dimension)
 
     def _delta(self, rounds: int) -> float:
         return gaussian_delta(self.epsilon, self._multiplier(self.sensitivity), rounds, slack=self._slack())
@@ -225,6 +260,7 @@ def plan(
     max_examples: int = 1,
     client_step: float | None = None,
     stochastic: bool = False,
+    min_survivors: int | None = None,
 ) -> GaussianMechanism:
     """Turn a budget into noise for vectors of ``dimension`` integers.
 
@@ -243,6 +279,8 @@ def plan(
         its own.
     stochastic : bool (default: False)
         Client unit: the codec rounds stochastically.
+    min_survivors : int or None (default: None)
+        Needed when clients add the noise: the fewest clients whose sum is ever opened.
 
     Returns
     -------
@@ -260,71 +298,49 @@ def plan(
         raise PrivacyConfigError(
             f"the budget is for {budgeted} rounds but {rounds} are to be run: raise Privacy(rounds=...), or run fewer"
         )
-    clip_norm = float(privacy.clip_norm)
-    if privacy.unit == "example":
-        step, stochastic = clip_norm / (STEPS_PER_CLIP * math.sqrt(dimension)), False
-    elif client_step is None:
-        raise PrivacyConfigError(
-            "the client unit needs the codec's step: pass client_step=clip_norm / (2**(bits-1) - 1)"
-        )
-    else:
-        step, max_examples = float(client_step), 1
-    _check_settings(privacy.unit, dimension, clip_norm, step, max_examples, stochastic)
-    multiplier = privacy.noise_multiplier or solve_noise_multiplier(
-        privacy.epsilon, privacy.delta, budgeted, slack=_slack(dimension)
-    )
-    derived = _derive(privacy.unit, dimension, clip_norm, step, max_examples, stochastic)
+    settings = settings_of(privacy, dimension, max_examples, client_step, stochastic)
+    parties, derived = noisy_parties(privacy, min_survivors), derive(**settings)
+    multiplier = privacy.noise_multiplier
+    if multiplier is None:
+        lost = slack(parties, dimension)
+        multiplier = solve_noise_multiplier(privacy.epsilon, privacy.delta, budgeted, slack=lost)
+        if privacy.where == "clients":
+            multiplier = discrete_sigma(multiplier * derived["sensitivity"], parties) / derived["sensitivity"]
     return GaussianMechanism(
-        unit=privacy.unit,
-        dimension=dimension,
-        clip_norm=clip_norm,
-        step=step,
-        sensitivity=derived["sensitivity"],
-        replace_one_sensitivity=derived["replace_one_sensitivity"],
+        **settings,
+        **derived,
         noise_multiplier=float(multiplier),
         sigma=float(multiplier) * derived["sensitivity"],
         epsilon=float(privacy.epsilon),
         delta=float(privacy.delta),
         rounds=budgeted,
-        max_abs=int(derived["max_abs"]),
-        max_examples=max_examples,
-        stochastic=stochastic,
+        where=privacy.where,
+        noisy_parties=parties,
     )
 
 
-def _derive(
-    unit: Unit, dimension: int, clip_norm: float, step: float, max_examples: int, stochastic: bool
-) -> dict[str, Any]:
-    """Sensitivities (L2, integer units) and the coordinate bound; see the module docstring."""
-    c, root = clip_norm / step, math.sqrt(dimension)
-    sensitivity = c + root / 2 if unit == "client" and not stochastic else c + root
-    return {
-        "sensitivity": sensitivity,
-        "replace_one_sensitivity": 2 * c + root,
-        "max_abs": math.ceil(max_examples * c) + 1,
-    }
+def affordable(
+    privacy: Privacy,
+    *,
+    dimension: int,
+    client_step: float | None = None,
+    stochastic: bool = False,
+    min_survivors: int | None = None,
+) -> int:
+    """Return how many rounds the budget pays for at ``privacy.noise_multiplier``; 0 if not even one.
 
+    The parameters are those of :func:`plan`.
 
-def _check_settings(
-    unit: Unit, dimension: int, clip_norm: float, step: float, max_examples: int, stochastic: bool
-) -> None:
-    """Refuse settings that no vector could have, among them a step that is not the one the unit prescribes."""
-    if unit not in UNITS or not isinstance(stochastic, bool):
-        raise PrivacyConfigError(f'privacy unit is {unit!r}: pass unit="client" or unit="example"')
-    require_count("dimension", dimension)
-    require_positive("clip_norm", clip_norm, "for example 1.0")
-    require_positive("step", step, "the parameter units of one integer")
-    require_count("max_examples", max_examples)
-    if not math.isfinite(clip_norm / step * max_examples):
-        raise PrivacyConfigError(f"step {step!r} is too small for clip_norm {clip_norm!r}: use fewer bits in the codec")
-    if unit == "example" and (step != clip_norm / (STEPS_PER_CLIP * math.sqrt(dimension)) or stochastic):
-        raise PrivacyConfigError(
-            f"the example unit rounds sums to the nearest multiple of clip_norm / ({STEPS_PER_CLIP} sqrt(dimension)), "
-            f"not of {step!r}: make the mechanism with plan()"
-        )
-    if unit == "client" and max_examples != 1:
-        raise PrivacyConfigError(f"max_examples is {max_examples}: it belongs to the example unit; leave it at 1")
-
-
-def _slack(dimension: int) -> float:
-    return dimension * total_variation_bound(MAX_SIGMA)
+    Raises
+    ------
+    PrivacyConfigError
+        If ``noise_multiplier`` is not set (it is then solved for any number of rounds), or a value is out of range.
+    """
+    if privacy.noise_multiplier is None:
+        raise PrivacyConfigError("noise_multiplier is None, and any number of rounds can be planned: call plan()")
+    sensitivity = derive(**settings_of(privacy, dimension, 1, client_step, stochastic))["sensitivity"]
+    parties, sigma = noisy_parties(privacy, min_survivors), privacy.noise_multiplier * sensitivity
+    if privacy.where == "clients":
+        check_local_sigma(sigma / math.sqrt(parties))
+    multiplier = effective_multiplier(privacy.where, sigma, sensitivity)
+    return affordable_rounds(privacy.epsilon, privacy.delta, multiplier, slack=slack(parties, dimension))

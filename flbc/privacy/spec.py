@@ -13,6 +13,11 @@ Unit = Literal["client", "example"]
 
 UNITS: tuple[Unit, ...] = ("client", "example")
 
+Where = Literal["opener", "clients"]
+"""Who adds the noise: whoever opens the sum, or every client a share of it."""
+
+WHERES: tuple[Where, ...] = ("opener", "clients")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Privacy:
@@ -36,6 +41,14 @@ class Privacy:
         stay inside (epsilon, delta).
     learning_rate : float (default: 1.0)
         Example unit only: the server applies ``global - learning_rate * noised mean gradient``.
+    where : {"opener", "clients"} (default: "opener")
+        Who adds the noise. "opener": whoever opens the sum (authority, generator, server), who sees it without noise
+        and must be trusted with it. "clients": every client adds a share to its own integers before they are hidden,
+        so that nobody sees a sum without noise; needs a scheme that can do so.
+    colluders : int (default: 1)
+        Only with ``where="clients"``: clients that are assumed to work together with the server, so that their shares
+        of the noise hide nothing. At least 1, for every client knows its own share. Each one more costs accuracy: the
+        other ``min_survivors - colluders`` make the whole noise. See :mod:`flbc.privacy.distributed`.
 
     Raises
     ------
@@ -50,6 +63,8 @@ class Privacy:
     rounds: int | None = None
     noise_multiplier: float | None = None
     learning_rate: float = 1.0
+    where: Where = "opener"
+    colluders: int = 1
 
     def __post_init__(self) -> None:
         """Check every field; nothing that is half right is ever constructed."""
@@ -63,6 +78,14 @@ class Privacy:
             require_count("rounds", self.rounds, "at least 1, or None for the num_rounds of start()")
         if self.noise_multiplier is not None:
             require_positive("noise_multiplier", self.noise_multiplier, "or None to have it solved from the budget")
+        if self.where not in WHERES:
+            raise PrivacyConfigError(f'privacy where is {self.where!r}: pass where="opener" or where="clients"')
+        require_count("colluders", self.colluders, "at least 1: every client knows the noise that it adds itself")
+        if self.where == "opener" and self.colluders != 1:
+            raise PrivacyConfigError(
+                f'colluders is {self.colluders}, but with where="opener" the clients add no noise: pass '
+                'where="clients", or leave colluders out'
+            )
 
 
 def require_positive(name: str, value: float, hint: str) -> None:

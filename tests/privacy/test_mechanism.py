@@ -139,6 +139,14 @@ def test_check_of_the_example_unit_bounds_coordinates() -> None:
         m.check(np.full(4, m.max_abs + 1))
 
 
+def test_dictionary_says_who_adds_the_noise_and_what_is_assumed() -> None:
+    shared = plan(
+        Privacy(epsilon=3.0, where="clients", colluders=2), dimension=9, rounds=1, client_step=STEP16, min_survivors=6
+    )
+    for m, where, parties in ((client(), "opener", 1), (shared, "clients", 4)):
+        assert (m.to_dict()["where"], m.to_dict()["noisy_parties"]) == (where, parties)
+
+
 @pytest.mark.parametrize("m", [client(7), example(33)], ids=["client", "example"])
 def test_round_trip_through_json(m: GaussianMechanism) -> None:
     assert GaussianMechanism.from_dict(json.loads(json.dumps(m.to_dict()))) == m

@@ -16,6 +16,13 @@ def test_defaults() -> None:
     privacy = Privacy(epsilon=3.0)
     assert (privacy.delta, privacy.unit, privacy.clip_norm, privacy.rounds) == (1e-5, "client", 1.0, None)
     assert Privacy(epsilon=1, unit="example", rounds=3).epsilon == 1
+    assert (privacy.where, privacy.colluders) == ("opener", 1)
+    assert Privacy(epsilon=1, where="clients", colluders=3).colluders == 3
+
+
+def test_colluders_belong_to_noise_of_the_clients() -> None:
+    with pytest.raises(PrivacyConfigError, match=r'colluders is 2.* pass where="clients", or leave colluders out'):
+        Privacy(epsilon=1.0, colluders=2)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +37,8 @@ def test_defaults() -> None:
         *[("delta", bad) for bad in (0.0, 1.0, -1e-5, math.nan, "x")],
         *[("rounds", bad) for bad in (0, -3, 2.5, True)],
         *[("unit", bad) for bad in ("patient", "", None)],
+        *[("where", bad) for bad in ("server", "", None, 1)],
+        *[("colluders", bad) for bad in (0, -1, 1.5, True, None)],
     ],
 )
 def test_bad_values_are_named(field: str, value: object) -> None:
