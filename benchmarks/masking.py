@@ -8,13 +8,13 @@ quantises to 22 bits and works modulo 2^32, flbc to 16 bits (``--bits``) and mod
 Times are processor seconds (``time.process_time``). Codecs are in them; training, signatures, serialising and sending
 are not. Medians over all clients, and over three rounds of the server with 10 clients (one round with 100).
 
-* Client: *deal* makes keys, shares and boxes; *hide* quantises and masks; *give* answers with shares when the sum is
-  opened. Flower opens boxes when it hides, flbc when it gives.
-* Server: *shares* puts secrets together; *rest* adds vectors, takes masks off and decodes.
+* Client: *deal* makes keys, shares and boxes; *code* quantises; *mask* is all else up to the masked bytes; *give*
+  answers with shares when the sum is opened. Flower opens boxes when it masks, flbc when it gives.
+* Server: *add* sums the masked bytes; *shares* puts secrets together; *unmask* is all else up to the mean.
 
 Who drops does so after dealing, which leaves the most work for the server.
 
-    python benchmarks/masking.py              # about three minutes, 3 GB of memory
+    python benchmarks/masking.py              # about two minutes, 3 GB of memory
     python benchmarks/masking.py --quick      # 10 clients with 100,000 values: seconds, and no budget
 
 The exit status is 1 when a budget is missed: client and server at least 5 times cheaper than Flower's in every case.
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib
 import logging
 import random
 import sys
@@ -31,7 +32,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 from unittest.mock import patch
@@ -41,6 +42,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.client.mod import secaggplus_mod
 from flwr.common import Code, FitIns, FitRes, Parameters, Status, ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.common.secure_aggregation.crypto.shamir import combine_shares
+from flwr.common.secure_aggregation.quantization import quantize
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key, Stage
 from flwr.compat.common import recorddict_compat as compat
 from flwr.server import LegacyContext, ServerConfig
@@ -54,7 +56,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flbc.codec import Codec, Layout, VectorPlan
-from flbc.crypto.keystream import EncryptionKey
+from flbc.crypto.keystream import EncryptionKey, keystream_into
 from flbc.crypto.shamir import recover
 from flbc.schemes import SumSpec, masking_opening
 from flbc.schemes.masking import MaskingProtector
@@ -70,6 +72,7 @@ MIN_RATIO = 5.0
 #: The weight of every client, about half of the largest: 1,000 is Flower's default.
 EXAMPLES, MAX_EXAMPLES = 500, 1024.0
 FLOWER_MAX_WEIGHT, FLOWER_CLIP, FLOWER_RANGE = 1000.0, 8.0, 1 << 22
+MOD = importlib.import_module("flwr.client.mod.secure_aggregation.secaggplus_mod")  # a function has the same name
 LABEL, CONTEXT = bytes(range(32)), b"benchmark"
 
 
@@ -81,10 +84,12 @@ class Cost:
     clients: int
     dropped: int
     deal: float
-    hide: float
+    code: float
+    mask: float
     give: float
+    add: float
     shares: float
-    rest: float
+    unmask: float
     server_wall: float
     payload: float
     beside: float
@@ -92,12 +97,12 @@ class Cost:
     @property
     def client(self) -> float:
         """All that a client does for one round."""
-        return self.deal + self.hide + self.give
+        return self.deal + self.code + self.mask + self.give
 
     @property
     def server(self) -> float:
         """All that the server does for one round."""
-        return self.shares + self.rest
+        return self.add + self.shares + self.unmask
 
 
 class Watch:
@@ -129,18 +134,24 @@ class Watch:
 
 @dataclass(frozen=True)
 class Served:
-    """What the server of one round took; ``nodes``: clients were called from inside, which is not the server's time."""
+    """What the server did in one round; ``nodes``: it called clients meanwhile, which is not its own time."""
 
     whole: Watch
     nodes: Watch
+    add: float
     shares: Watch
 
     @property
-    def seconds(self) -> tuple[float, float, float]:
-        """Return processor seconds of shares and of the rest, and wall seconds of both."""
+    def seconds(self) -> tuple[float, float, float, float]:
+        """Return processor seconds of add, shares and unmask, and wall seconds of all."""
         shares = sum(self.shares.cpu)
-        cpu, wall = (sum(a) - sum(b) for a, b in ((self.whole.cpu, self.nodes.cpu), (self.whole.wall, self.nodes.wall)))
-        return shares, cpu - shares, wall
+        own = sum(self.whole.cpu) - sum(self.nodes.cpu)
+        return self.add, shares, own - self.add - shares, sum(self.whole.wall) - sum(self.nodes.wall)
+
+
+def middle(served: Sequence[Served]) -> tuple[float, float, float, float]:
+    add, shares, unmask, wall = (median(column) for column in zip(*(s.seconds for s in served), strict=True))
+    return add, shares, unmask, wall
 
 
 def who_drops(clients: int, dropped: int) -> frozenset[int]:
@@ -172,7 +183,7 @@ class FlowerClients:
         self._contexts = [flower_context() for _ in vectors]
         self._replies: dict[tuple[str, int], Message] = {}
         self.gone: Collection[int] = ()
-        self.inside = Watch()
+        self.inside, self.coding = Watch(), Watch()
         self.stages: dict[str, Watch] = defaultdict(Watch)
         self.up: dict[str, list[int]] = defaultdict(list)
         self.down: dict[str, list[int]] = defaultdict(list)
@@ -201,7 +212,8 @@ class FlowerClients:
                 result = FitRes(Status(Code.OK, ""), self._parameters[place], EXAMPLES, {})
                 return Message(compat.fitres_to_recorddict(result, True), reply_to=request)
 
-        with self.stages[stage].running():
+        timed = self.coding.around(quantize)
+        with patch.object(MOD, "quantize", timed), self.stages[stage].running():
             reply = secaggplus_mod(message, context, train)
         self.stages[stage].cpu[-1] -= sum(training.cpu)
         self.up[stage].append(byte_count(reply.content.config_records[RECORD_KEY_CONFIGS]))
@@ -214,10 +226,13 @@ def flower_context() -> Context:
     return Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}, series_id=1)
 
 
-def byte_count(config: Mapping[str, Any]) -> int:
-    """Return the bytes of keys, boxes, shares and vectors; names and numbers are not counted."""
-    lists = [value if isinstance(value, list) else [value] for value in config.values()]
-    return sum(len(item) for items in lists for item in items if isinstance(item, bytes))
+def byte_count(value: Any) -> int:
+    """Return the bytes of keys, boxes, shares and vectors in a message; names and numbers are not counted."""
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, str | int | float):
+        return 0
+    return sum(byte_count(item) for item in (value.values() if isinstance(value, Mapping) else value))
 
 
 class FlowerStrategy:
@@ -269,11 +284,14 @@ def flower_round(nodes: FlowerClients, clients: int) -> tuple[Served, NDArray[An
         group, threshold(group), max_weight=FLOWER_MAX_WEIGHT, clipping_range=FLOWER_CLIP,
         quantization_range=FLOWER_RANGE,
     )  # fmt: skip
-    whole, shares, nodes.inside = Watch(), Watch(), Watch()
+    whole, adding, shares, nodes.inside = Watch(), Watch(), Watch(), Watch()
+    workflow.collect_masked_vectors_stage = adding.around(workflow.collect_masked_vectors_stage)
     random.seed(0)  # the workflow draws the ring with it; kept replies are good for one ring only
     with patch.object(secaggplus_workflow, "combine_shares", shares.around(combine_shares)), whole.running():
         workflow(nodes, context)
-    return Served(whole, nodes.inside, shares), strategy.mean
+    collecting = Stage.all().index(Stage.COLLECT_MASKED_VECTORS)
+    add = adding.cpu[0] - nodes.inside.cpu[collecting]
+    return Served(whole, nodes.inside, add, shares), strategy.mean
 
 
 def flower_cost(nodes: FlowerClients, clients: int, served: Sequence[Served]) -> Cost:
@@ -281,13 +299,9 @@ def flower_cost(nodes: FlowerClients, clients: int, served: Sequence[Served]) ->
     up, down = ({stage: median(of[stage]) for stage in Stage.all()} for of in (nodes.up, nodes.down))
     payload = up.pop(Stage.COLLECT_MASKED_VECTORS)
     beside = sum(up.values()) + sum(down.values())
-    client = setup + share, collect, unmask
+    code = median(nodes.coding.cpu)
+    client = setup + share, code, collect - code, unmask
     return Cost("Flower SecAgg+", clients, len(nodes.gone), *client, *middle(served), payload, beside)
-
-
-def middle(served: Sequence[Served]) -> tuple[float, float, float]:
-    shares, rest, wall = (median(column) for column in zip(*(s.seconds for s in served), strict=True))
-    return shares, rest, wall
 
 
 # ---------------------------------------------------------------------- ours
@@ -301,7 +315,7 @@ class OwnClients:
         self.codec = Codec(bits=bits, max_examples=MAX_EXAMPLES)
         self.plan = VectorPlan(Layout.of({"w": np.zeros(len(vectors[0]), np.float32)}), self.codec)
         self.spec = SumSpec(self.plan.length, self.codec.max_abs, count)
-        self.dealing, self.hiding, self.giving = Watch(), Watch(), Watch()
+        self.watches = self.dealing, self.coding, self.masking, self.giving = Watch(), Watch(), Watch(), Watch()
         self.beside: list[int] = []
         self._box_keys = {name: EncryptionKey.generate() for name in self.names}  # made once for a run
         self._dealt = {name: self._deal(name) for name in self.names}
@@ -316,8 +330,9 @@ class OwnClients:
 
     def _hide(self, name: str, vector: Floats) -> bytes:
         peers = {peer: self.dealings[peer].public for peer in self.graph[name]}
-        with self.hiding.running():
+        with self.coding.running():
             encoded = self.plan.encode({"w": vector}, float(EXAMPLES), {}, self.plan.first_frame())
+        with self.masking.running():
             protector = MaskingProtector(self.spec, name, self._dealt[name][0], peers)
             return protector.protect(encoded.values, LABEL, self.nonces[name])
 
@@ -328,10 +343,8 @@ class OwnClients:
             publics = {peer: self.dealings[peer].public for peer in (name, *self.graph[name])}
             kinds = {peer: SEED if peer in survivors else KEY for peer in publics}
             answer = masking_opening.give_shares(self._box_keys[name], name, CONTEXT, request, publics, kinds, own)
-        dealing = self.dealings[name]
-        dealt = len(dealing.public) + len(dealing.commitment) + sum(map(len, dealing.boxes.values()))
-        peers = sum(len(self.dealings[peer].public) for peer in self.graph[name])
-        self.beside.append(dealt + peers + len(request) + len(answer))
+        peers = [self.dealings[peer].public for peer in self.graph[name]]
+        self.beside.append(byte_count([asdict(self.dealings[name]), peers, request, answer]))
         return answer
 
 
@@ -346,7 +359,8 @@ def own_costs(vectors: Sequence[Floats], dropped: Sequence[int], repeats: int, b
             took, mean = own_round(nodes, gone)
             check(mean, vectors, gone, step)
             served.append(took)
-        client = median(nodes.dealing.cpu), median(nodes.hiding.cpu), median(nodes.giving.cpu)
+        making, coding, masking, giving = (median(watch.cpu) for watch in nodes.watches)
+        client = making, coding, masking, giving
         sent = len(nodes.payloads[0]), median(nodes.beside)
         found.append(Cost(f"flbc, {bits} bits", len(vectors), count, *client, *middle(served), *sent))
     return found
@@ -355,7 +369,7 @@ def own_costs(vectors: Sequence[Floats], dropped: Sequence[int], repeats: int, b
 def own_round(nodes: OwnClients, gone: Collection[int]) -> tuple[Served, NDArray[Any]]:
     payloads = {i: payload for i, payload in nodes.payloads.items() if i not in gone}
     survivors = {nodes.names[i]: nodes.nonces[nodes.names[i]] for i in payloads}
-    whole, inside, shares = Watch(), Watch(), Watch()
+    whole, inside, adding, shares = Watch(), Watch(), Watch(), Watch()
 
     def exchange(requests: Mapping[str, bytes]) -> dict[str, bytes]:
         with inside.running():
@@ -365,12 +379,14 @@ def own_round(nodes: OwnClients, gone: Collection[int]) -> tuple[Served, NDArray
 
     with patch.object(masking_opening, "recover", shares.around(recover)), whole.running():
         combiner = masking_opening.MaskingCombiner(nodes.spec, LABEL, nodes.dealings, survivors, nodes.graph)
-        for payload in payloads.values():
-            combiner.check(payload)
-        total = combiner.open(combiner.combine(payloads), exchange)
+        with adding.running():
+            for payload in payloads.values():
+                combiner.check(payload)
+            hidden = combiner.combine(payloads)
+        total = combiner.open(hidden, exchange)
         assert total is not None
         opened = nodes.plan.decode(total, len(payloads), 0, nodes.plan.first_frame())
-    return Served(whole, inside, shares), opened.mean["w"]
+    return Served(whole, inside, adding.cpu[0], shares), opened.mean["w"]
 
 
 # ---------------------------------------------------------------------- tables
@@ -381,12 +397,13 @@ def shown(value: float) -> str:
 def table(costs: Sequence[Cost], values: int) -> Table:
     title = f"Processor seconds of one round, {values:,} float32 values"
     result = Table(title=title, title_justify="left", box=box.MARKDOWN)
-    headings = "clients", "group / threshold", "dropped", "deal", "hide", "give", "client"
-    for heading in ("scheme", *headings, "shares", "rest", "server", "server, wall", "B / value", "beside, kB"):
+    client = "clients", "group / threshold", "dropped", "deal", "code", "mask", "give", "client"
+    server = "add", "shares", "unmask", "server", "server, wall"
+    for heading in ("scheme", *client, *server, "B / value", "beside, kB"):
         result.add_column(heading, justify="left" if heading == "scheme" else "right")
     for c in costs:
         group = degree(c.clients) + 1
-        seconds = c.deal, c.hide, c.give, c.client, c.shares, c.rest, c.server, c.server_wall
+        seconds = c.deal, c.code, c.mask, c.give, c.client, c.add, c.shares, c.unmask, c.server, c.server_wall
         result.add_row(
             c.name, str(c.clients), f"{group} / {threshold(group)}", str(c.dropped), *map(shown, seconds),
             f"{c.payload / values:.2f}", f"{c.beside / 1000:.1f}",
@@ -397,14 +414,24 @@ def table(costs: Sequence[Cost], values: int) -> Table:
 def ratios(flower: Sequence[Cost], own: Sequence[Cost]) -> Table:
     title = "How many times cheaper than Flower's"
     result = Table(title=title, title_justify="left", box=box.MARKDOWN)
-    for heading in ("clients", "dropped", "client", "hide alone", "server", "server without shares", "bytes"):
+    for heading in ("clients", "dropped", "client", "code", "mask", "server", "add", "unmask", "bytes"):
         result.add_column(heading, justify="right")
     for a, b in zip(flower, own, strict=True):
-        pairs = (a.client, b.client), (a.hide, b.hide), (a.server, b.server), (a.rest, b.rest)
+        client = (a.client, b.client), (a.code, b.code), (a.mask, b.mask)
+        server = (a.server, b.server), (a.add, b.add), (a.unmask, b.unmask)
         sent = (a.payload + a.beside) / (b.payload + b.beside)
-        cells = [f"{x / y:.1f}" for x, y in pairs]
+        cells = [f"{x / y:.1f}" for x, y in (*client, *server)]
         result.add_row(str(a.clients), str(a.dropped), *cells, f"{sent:.1f}")
     return result
+
+
+def aes_rate() -> float:
+    """Return bytes of keystream per second, in blocks that stay in the cache."""
+    pad, watch = np.empty(1 << 15, np.uint32), Watch()
+    for _ in range(200):
+        with watch.running():
+            keystream_into(LABEL, pad)
+    return pad.nbytes / median(watch.cpu)
 
 
 def judge(flower: Sequence[Cost], own: Sequence[Cost]) -> list[str]:
@@ -437,6 +464,11 @@ def main() -> int:
     console = Console(width=max(Console().width, 200), highlight=False)
     console.print(table([c for pair in zip(flower, own, strict=True) for c in pair], values))
     console.print(ratios(flower, own))
+    rate = aes_rate()
+    console.print(
+        f"AES-256-CTR alone runs at {rate / 1e9:.1f} GB/s here: {4 * values / rate:.3g} s of every mask of ours. A "
+        "client makes as many as its group has members."
+    )
     missed = [] if options.quick else judge(flower, own)
     for line in missed:
         console.print(f"budget missed: {line}")
