@@ -14,7 +14,7 @@ are not. Medians over all clients, and over three rounds of the server with 10 c
 
 Who drops does so after dealing, which leaves the most work for the server.
 
-    python benchmarks/masking.py              # about two minutes, 3 GB of memory
+    python benchmarks/masking.py              # about two minutes, 2 GB of memory
     python benchmarks/masking.py --quick      # 10 clients with 100,000 values: seconds, and no budget
 
 The exit status is 1 when a budget is missed: client and server at least 5 times cheaper than Flower's in every case.
