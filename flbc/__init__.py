@@ -40,6 +40,7 @@ from .ledger.settings import Ledger
 from .privacy import Privacy, clipped_gradient_sum
 
 if TYPE_CHECKING:
+    from .flower.masked import Masked
     from .flower.mod import SecureMod
     from .flower.nddfe import NddFe
     from .flower.paillier import Paillier
@@ -64,6 +65,7 @@ __all__ = [
     "LayoutError",
     "Ledger",
     "LedgerError",
+    "Masked",
     "NddFe",
     "NonFiniteError",
     "OpeningRefusedError",
@@ -97,6 +99,10 @@ def __getattr__(name: str) -> Any:
         from .flower.nddfe import NddFe
 
         return NddFe
+    if name == "Masked":
+        from .flower.masked import Masked
+
+        return Masked
     if name == "SecureMod":
         from .flower.mod import SecureMod
 

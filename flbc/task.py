@@ -13,8 +13,9 @@ from .encoding import canonical, parse, unhex
 from .errors import ProtocolError
 from .roster import AUTHORITY, TRAIN_ROLE
 
-#: Role that opens sums, by scheme; in ESB-FL the decryptor is a training node.
-_OPENERS = {"paillier": AUTHORITY, "nddfe": TRAIN_ROLE}
+#: Role that opens sums, by scheme; in ESB-FL the decryptor is a training node, with masking all of them together.
+_OPENERS = {"paillier": AUTHORITY, "nddfe": TRAIN_ROLE, "masked": TRAIN_ROLE}
+_OPTIONAL = ("privacy", "ledger", "sharing")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class TaskConfig:
         Metrics that clients may send in clear, outside epsilon (S18); sorted.
     ledger : mapping or None
         What is agreed about the ledger (see :class:`flbc.node.covenant.Covenant`); None without one.
+    sharing : mapping or None
+        With masking: ``threshold``, the fraction of a group whose shares open a secret; None with other schemes.
     """
 
     scheme: str
@@ -56,11 +59,12 @@ class TaskConfig:
     scheme_keys: tuple[bytes, ...]
     reveal_metrics: tuple[str, ...]
     ledger: Mapping[str, Any] | None = None
+    sharing: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         # Copies that cannot be changed: the hash is computed once and must stay true.
         object.__setattr__(self, "codec", MappingProxyType(dict(self.codec)))
-        for name in ("privacy", "ledger"):
+        for name in _OPTIONAL:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, MappingProxyType(dict(value)))
 
@@ -76,12 +80,17 @@ class TaskConfig:
         """Whether only the leader can open the sum of its block: ESB-FL's decryptor is its aggregation node."""
         return self.scheme == "nddfe"
 
+    @property
+    def signs_openings(self) -> bool:
+        """Whether somebody signs what was opened: masked sums are opened by all survivors together."""
+        return self.scheme != "masked"
+
     @cached_property
     def encoded(self) -> bytes:
         """Canonical bytes."""
         data: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         data["codec"] = dict(self.codec)
-        for name in ("privacy", "ledger"):
+        for name in _OPTIONAL:
             data[name] = None if data[name] is None else dict(data[name])
         data["scheme_keys"] = [key.hex() for key in self.scheme_keys]
         data["reveal_metrics"] = list(self.reveal_metrics)
@@ -108,6 +117,7 @@ class TaskConfig:
             "scheme_keys": list,
             "reveal_metrics": list,
             "ledger": (dict, type(None)),
+            "sharing": (dict, type(None)),
         }
         if set(value) != set(kinds):
             raise ProtocolError(f"The task configuration must have exactly the members {', '.join(kinds)}")

@@ -26,6 +26,7 @@ PUBLIC = [
     "LayoutError",
     "Ledger",
     "LedgerError",
+    "Masked",
     "NddFe",
     "NonFiniteError",
     "OpeningRefusedError",

@@ -20,6 +20,7 @@ CONFIG = TaskConfig(
     scheme_keys=(b"\x01" * 32,),
     reveal_metrics=("accuracy", "loss"),
     ledger={"quorum": 3, "stakes": {"cleveland": 10}},
+    sharing={"threshold": 0.7},
 )
 CHANGES = {
     "scheme": "plain",
@@ -33,6 +34,7 @@ CHANGES = {
     "scheme_keys": (b"\x02" * 32,),
     "reveal_metrics": ("accuracy",),
     "ledger": {"quorum": 3, "stakes": {"cleveland": 11}},
+    "sharing": {"threshold": 0.5},
 }
 
 
@@ -91,7 +93,7 @@ def test_unknown_member():
 @pytest.mark.parametrize("member", [field.name for field in fields(TaskConfig)])
 @pytest.mark.parametrize("wrong", [True, 1.5, None])
 def test_wrong_type_is_named(member, wrong):
-    if member in ("privacy", "ledger") and wrong is None:
+    if member in ("privacy", "ledger", "sharing") and wrong is None:
         return
     with pytest.raises(ProtocolError, match=f"Member '{member}' of the task configuration has the wrong type"):
         TaskConfig.decode(with_member(member, wrong))

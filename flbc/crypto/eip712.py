@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from flbc.crypto.signing import keccak256
 from flbc.errors import ProtocolError
@@ -64,17 +65,7 @@ class Domain:
 
     def separator(self) -> bytes:
         """Return the 32-byte hash of the domain (EIP-712, "Definition of domainSeparator")."""
-        return hash_struct(
-            "EIP712Domain",
-            _DOMAIN_MEMBERS,
-            {
-                "name": self.name,
-                "version": self.version,
-                "chainId": self.chain_id,
-                "verifyingContract": self.verifying_contract,
-                "salt": self.salt,
-            },
-        )
+        return _separator(self.name, self.version, self.chain_id, self.verifying_contract, self.salt)
 
 
 def encode_type(name: str, members: Members) -> str:
@@ -123,12 +114,24 @@ def hash_struct(name: str, members: Members, values: Mapping[str, object]) -> by
     ProtocolError
         If members are missing or unknown, or a value does not have exactly its member's type and range.
     """
-    header = keccak256(encode_type(name, members).encode("ascii"))
+    header = _type_hash(name, tuple(members))
     names = {member for _, member in members}
     if set(values) != names:
         wrong = ", ".join(sorted(map(str, names ^ set(values))))
         raise ProtocolError(f"{name} needs exactly its own members; missing or unknown: {wrong}")
     return keccak256(header + b"".join(_encode(kind, f"{name}.{member}", values[member]) for kind, member in members))
+
+
+# Every signature of a run has the same domain and one of a few types; hashing them anew takes longer than the rest.
+@lru_cache(maxsize=64, typed=True)  # True is not 1
+def _separator(*values: object) -> bytes:
+    names = (member for _, member in _DOMAIN_MEMBERS)
+    return hash_struct("EIP712Domain", _DOMAIN_MEMBERS, dict(zip(names, values, strict=True)))
+
+
+@lru_cache(maxsize=64)
+def _type_hash(name: str, members: tuple[tuple[str, str], ...]) -> bytes:
+    return keccak256(encode_type(name, members).encode("ascii"))
 
 
 def typed_digest(domain: Domain, struct_hash: bytes) -> bytes:

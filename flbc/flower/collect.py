@@ -17,7 +17,7 @@ from ..errors import CiphertextError, CodecError, ProtocolError, VerificationErr
 from ..node.committee import Entry
 from ..node.draw import check_draw
 from ..node.opening import check_submissions
-from ..node.participant import MAX_WEIGHT, Reply
+from ..node.participant import MAX_WEIGHT, Reply, content_of
 from ..node.ticket import Ticket
 from ..round import Signed, Submission
 from ..schemes import Combiner
@@ -44,11 +44,14 @@ class Collected:
     """Replies by roster index, and the size classes that were asked for.
 
     ``rejected`` are signed submissions with a payload that no sum can hold; with a ledger they are recorded as such.
+    ``riding`` is what rode on verified submissions for the next round, ``unused`` who sent a size class instead.
     """
 
     accepted: dict[int, Accepted] = field(default_factory=dict)
     rejected: dict[int, Accepted] = field(default_factory=dict)
     classes: list[float] = field(default_factory=list)
+    riding: dict[str, bytes] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,11 @@ class Collector:
                 reply = _read_reply(message)
                 if reply.submission is None:
                     found.classes.append(self._size_class(reply.size_class))
+                    found.unused.append(name)
                     continue
                 index = self._check(reply, reply.submission, name)
                 entry = Accepted(reply.submission, reply, self._clear(message))
+                found.riding[name] = reply.next_keys
                 try:
                     self.combiner.check(reply.payload)
                 except CiphertextError:
@@ -110,6 +115,8 @@ class Collector:
             raise VerificationError("it signed as another party")
         if value.payload != keccak256(reply.payload):
             raise VerificationError("the payload is not the one it signed")
+        if value.next_keys != content_of(reply.next_keys):
+            raise VerificationError("what rides on its submission is not what it signed")
         if count_metrics(reply.metric_names) > self.session.plan.codec.max_metrics:
             raise ProtocolError("it names more metrics than the codec holds")
         beacon = self.ticket.beacon

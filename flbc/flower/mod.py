@@ -17,6 +17,9 @@ from ..codec import Layout
 from ..encoding import canonical
 from ..errors import ConfigError, FlbcError, LayoutError, PlaintextRefusedError, ProtocolError
 from ..node import Ticket
+from ..node.mask_memory import MaskMemory
+from ..node.masked import SCHEME as MASKED
+from ..node.masked import box_statement
 from ..node.nddfe import PAD, SCHEME, own_statement
 from ..node.opening import OpenRequest, pack_opening
 from ..node.participant import CLIP_METRIC, check_clipping, update_of
@@ -111,6 +114,8 @@ class SecureMod:
             keys, scheme_key = paillier_keys(public, authority.scheme_key(scheme)), public.fingerprint
         elif scheme == SCHEME and wire.text_of(record, "mode") != PAD:
             keys = own_statement(node.me)
+        elif scheme == MASKED:
+            keys = box_statement(node.me, MaskMemory(node.memory).box_key(str(context.run_id)))
         party = canonical(node.me.party(scheme_key).to_dict())
         card = Signed.make(hello(nonce, party, keys), node.me.keys.signing, key_domain(node.me.simulation))
         parts: dict[str, bytes | str | int] = {
@@ -170,6 +175,17 @@ class SecureMod:
         ticket = _ticket(record)
         request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], b"")
         return _sealed(message, wire.DERIVE, self._node_of(context, ticket).generator.derive(ticket, request))
+
+    def _setup(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
+        ticket = _ticket(record)
+        parts = {"deposit": self._node_of(context, ticket).participant.set_up(ticket)}
+        return Message(RecordDict({wire.RECORD: wire.stage_record(wire.SETUP, parts)}), reply_to=message)
+
+    def _unmask(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
+        ticket = _ticket(record)
+        request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], b"")
+        shares = self._node_of(context, ticket).holder.unmask(ticket, request, wire.unseal(message.content))
+        return _sealed(message, wire.UNMASK, shares)
 
     def _attest(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)

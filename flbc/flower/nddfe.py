@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import ClassVar
@@ -149,7 +149,9 @@ class NddFe(SecureStrategy):
         if self.mode != PAD:
             check_card(party, keys, simulation)
 
-    def _keys(self, session: Session, roster: Roster, server_round: int, skipped: int) -> bytes:
+    def _keys(
+        self, session: Session, roster: Roster, server_round: int, skipped: int, attempt: int, nodes: Iterable[int]
+    ) -> bytes:
         """Name the decryptor of an attempt, and in the group modes everybody's public key."""
         index = NO_LEADER if session.chain is None else session.chain.leader(roster, skipped)
         if index == NO_LEADER:

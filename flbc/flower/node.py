@@ -23,10 +23,11 @@ from ..node.memory import NodeMemory
 from ..node.participant import Participant
 from ..node.pins import Pins
 from ..node.settlement import Judge
+from ..node.unmasking import ShareHolder
 from ..roster import AUTHORITY, GENERATOR, TRAIN_ROLE
 
 #: Roles beside training that each scheme needs, one node each, served in simulation by the last partitions.
-HELPERS: dict[str, tuple[str, ...]] = {"paillier": (AUTHORITY,), "nddfe": (GENERATOR,)}
+HELPERS: dict[str, tuple[str, ...]] = {"paillier": (AUTHORITY,), "nddfe": (GENERATOR,), "masked": ()}
 #: How many training nodes serve in a simulated committee: each is sent everybody's payload.
 SIMULATED_COMMITTEE = 7
 _DEVELOPMENT_PASSWORD = "development"  # noqa: S105 - simulation keys are public
@@ -108,6 +109,11 @@ class Node:
         if not self.me.party().has(TRAIN_ROLE):
             raise ConfigError(f"Node {self.me.name!r} does not train; its roles are {', '.join(self.me.roles)}")
         return Participant(self.me, self.pins, self.memory)
+
+    @property
+    def holder(self) -> ShareHolder:
+        """The half that gives shares when a masked sum is opened."""
+        return ShareHolder(self.me, self.pins, self.memory)
 
     @property
     def attester(self) -> Attester:

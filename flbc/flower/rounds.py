@@ -105,7 +105,10 @@ class SecureRound:
         session.openings += 1  # before asking: an answer that gets lost on the way was paid for
         submissions = tuple(entry.signed for entry in request.summed)
         asked = OpenRequest(request.block, submissions, hidden, endorsement)
-        total = Helpers(session, self.ticket, asked, self.timeout).open(self.combiner)
+        if session.opening is not None:
+            total = session.opening(session, self.ticket, asked, self.combiner)
+        else:
+            total = Helpers(session, self.ticket, asked, self.timeout).open(self.combiner)
         done = time.monotonic()
         session.parent = request.block.hash
         opened = self._decode(total, sorted(accepted), metric_names)
@@ -185,6 +188,8 @@ class SecureRound:
         session = self.session
         while True:
             collected = Collector(session, self.combiner, self.ticket).collect(replies)
+            if session.dealers is not None:
+                session.dealers.collected(self.ticket, collected.riding, collected.unused)
             if not collected.classes:
                 return collected
             session.frame = replace(session.frame, max_weight=max(*collected.classes, session.frame.max_weight))
@@ -195,7 +200,10 @@ class SecureRound:
         label = self.ticket.label
         if label.attempt + 1 >= MAX_ATTEMPTS:
             raise AbandonedError(f"{MAX_ATTEMPTS} attempts were not enough")
+        if self.session.dealers is not None:
+            self.session.dealers.renew(self.ticket)
         self.ticket = self.session.ticket(label.round, label.attempt + 1, nodes, label.model, self.skipped)
+        nodes = [node for node in nodes if self.session.sums(self.ticket, node)]
         parts = self.ticket.to_wire()
         messages = [wire.request(wire.REPROTECT, parts, node, self.number) for node in nodes]
         return exchange(self.session.grid, messages, self.timeout)

@@ -20,17 +20,21 @@ from ..ledger.settings import Ledger
 from ..node.attestor import SoftwareAttestor
 from ..node.covenant import Covenant, default_quorum
 from ..node.endorsement import COMMITTEE
+from ..node.masked import keys_of
+from ..node.opening import OpenRequest
 from ..node.settlement import ACCURACY
 from ..node.terms import WEIGHED_BY_SERVER, codec_terms
 from ..node.ticket import Ticket, keys_hash
 from ..privacy import GaussianMechanism, Privacy
-from ..privacy.accountant import affordable_rounds
+from ..privacy.mechanism import affordable
 from ..privacy.mechanism import plan as plan_mechanism
 from ..roster import TRAIN_ROLE, Party, Roster
 from ..round import NO_HUB, ZERO, RoundLabel
+from ..schemes import Combiner, IntVector
 from ..task import TaskConfig
 from . import wire
 from .chain import Chain
+from .dealers import Dealers
 from .directory import Card, Directory
 from .sparse import Progress
 
@@ -52,13 +56,27 @@ class Terms:
     declared_weights: bool = False
     #: Makes the scheme keys of an attempt; None: they are the helper's, the same in every attempt.
     keys: KeyMaker | None = None
+    #: With masking: the fraction of a group whose shares open a secret, what clients dealt, and how sums are opened.
+    threshold: float | None = None
+    dealers: Dealers | None = None
+    opening: Opening | None = None
 
 
 class KeyMaker(Protocol):
     """Makes what clients get of a scheme in one attempt."""
 
-    def __call__(self, session: Session, roster: Roster, server_round: int, skipped: int) -> bytes:
-        """Return the keys after ``skipped`` decryptors were silent in this round."""
+    def __call__(
+        self, session: Session, roster: Roster, server_round: int, skipped: int, attempt: int, nodes: Iterable[int]
+    ) -> bytes:
+        """Return the keys for an attempt of ``nodes`` after ``skipped`` decryptors were silent in this round."""
+        ...
+
+
+class Opening(Protocol):
+    """Opens the sum of one attempt, where no single helper does."""
+
+    def __call__(self, session: Session, ticket: Ticket, request: OpenRequest, combiner: Combiner) -> IntVector:
+        """Return the (noised) sum, verified."""
         ...
 
 
@@ -93,6 +111,10 @@ class Session:
         The task on the ledger; its roster is fixed.
     roster : Roster or None
         With a ledger, whoever takes part in the task.
+    dealers : Dealers or None
+        With masking, what clients dealt for which round.
+    opening : Opening or None
+        Opens sums; None: a helper does.
     """
 
     grid: Grid
@@ -110,17 +132,43 @@ class Session:
     chain: Chain | None = None
     roster: Roster | None = None
     progress: Progress | None = None
+    dealers: Dealers | None = None
+    opening: Opening | None = None
 
-    @property
-    def helper(self) -> Party | None:
-        """The party that opens, while it is online."""
-        online = self.directory.online(self.grid, self.helpers[0])
-        return next((card.party for card in online.values()), None)
+    def missing(self) -> str | None:
+        """Return a role beside training that nobody online serves, if there is one."""
+        return next((role for role in self.helpers if not self.directory.online(self.grid, role)), None)
 
-    def ticket(self, server_round: int, attempt: int, nodes: Iterable[int], model: bytes, skipped: int = 0) -> Ticket:
-        """Label an attempt for these nodes and the helpers; ``skipped`` leaders or decryptors were silent before."""
+    def ticket(
+        self,
+        server_round: int,
+        attempt: int,
+        nodes: Iterable[int],
+        model: bytes,
+        skipped: int = 0,
+        summed: bool = True,
+    ) -> Ticket:
+        """Label an attempt.
+
+        Parameters
+        ----------
+        server_round, attempt : int
+        nodes : iterable of int
+            Those that are asked; the helpers take part as well.
+        model : bytes
+            Hash of the arrays and config that are sent.
+        skipped : int (default: 0)
+            Leaders or decryptors that were silent before.
+        summed : bool (default: True)
+            Whether the nodes' updates will be summed; False for evaluations.
+        """
+        nodes = list(nodes)
         roster = self.roster or self._roster_of(nodes)
-        keys = self.keys(self, roster, server_round, skipped)
+        keys = self.keys(self, roster, server_round, skipped, attempt, nodes if summed else ())
+        return self.label_keys(roster, server_round, attempt, model, keys)
+
+    def label_keys(self, roster: Roster, server_round: int, attempt: int, model: bytes, keys: bytes) -> Ticket:
+        """Label an attempt whose keys are made."""
         frame = self.frame if self.progress is None else self.progress.frame(self.frame, server_round, self.task)
         beacon = None if self.chain is None else self.chain.beacon
         label = RoundLabel(
@@ -137,6 +185,11 @@ class Session:
             simulation=self.simulation,
         )
         return Ticket(label, self.config, roster, frame, keys, beacon)
+
+    def sums(self, ticket: Ticket, node: int) -> bool:
+        """Whether an attempt can sum a node's update: with masking, only if the node dealt for its round."""
+        party = self.directory.party(node)
+        return self.dealers is None or (party is not None and party.name in keys_of(ticket).masks)
 
     def takes_part(self, node: int) -> bool:
         """Whether a node may be asked to train: with a ledger, only parties that the task started with."""
@@ -197,8 +250,8 @@ def open_session(
         If the terms do not fit the nodes, e.g. a data-set size is not declared.
     """
     training = directory.online(grid, TRAIN_ROLE)
-    helper = next(iter(directory.online(grid, terms.helpers[0]).values()))
-    if len({card.simulation for card in (*training.values(), helper)}) != 1:
+    helpers = [next(iter(directory.online(grid, role).values())) for role in terms.helpers]
+    if len({card.simulation for card in (*training.values(), *helpers)}) != 1:
         raise ConfigError("Some nodes use development identities (flbc-dev) and some do not")
     private, codec = terms.privacy is not None, terms.codec
     multiplier = _largest_multiplier(training.values()) if terms.declared_weights else None
@@ -212,8 +265,8 @@ def open_session(
     rounds, mechanism = num_rounds, None
     if terms.privacy is not None:
         parties = [card.party for card in training.values()]
-        rounds = min(num_rounds, _affordable(terms.privacy, num_rounds))
-        mechanism = _mechanism(terms.privacy, plan, terms.codec, parties, rounds)
+        rounds = min(num_rounds, _affordable(terms, plan, num_rounds))
+        mechanism = _mechanism(terms, terms.privacy, plan, parties, rounds)
         if rounds < num_rounds:
             log(
                 WARNING,
@@ -235,13 +288,15 @@ def open_session(
         # Slots hold a power of two of parties anyway, so late joiners up to it cost nothing.
         max_parties=2 ** math.ceil(math.log2(max(len(training), terms.min_survivors))),
         key_bits=terms.key_bits,
-        scheme_keys=(helper.party.scheme_key,) if helper.party.scheme_key else (),
+        scheme_keys=tuple(card.party.scheme_key for card in helpers if card.party.scheme_key),
         reveal_metrics=terms.reveal_metrics,
         ledger=None if covenant is None else covenant.to_dict(),
+        sharing=None if terms.threshold is None else {"threshold": terms.threshold},
     )
+    simulation = next(iter(training.values())).simulation
     session = Session(
-        grid, directory, terms.helpers, config, plan, mechanism, terms.keys or _Constant(helper.keys),
-        helper.simulation, plan.first_frame(),
+        grid, directory, terms.helpers, config, plan, mechanism, terms.keys or _Constant(helpers[0].keys), simulation,
+        plan.first_frame(), dealers=terms.dealers, opening=terms.opening,
     )  # fmt: skip
     if terms.codec.compression is not None:
         session.progress = Progress.fresh(terms.codec.compression, plan.layout.count("float"))
@@ -299,7 +354,9 @@ class _Constant:
 
     keys: bytes
 
-    def __call__(self, session: Session, roster: Roster, server_round: int, skipped: int) -> bytes:
+    def __call__(
+        self, session: Session, roster: Roster, server_round: int, skipped: int, attempt: int, nodes: Iterable[int]
+    ) -> bytes:
         return self.keys
 
 
@@ -315,11 +372,17 @@ def _largest_multiplier(cards: Iterable[Card]) -> int:
     return 1 << (max(party.examples for party in parties) - 1).bit_length()
 
 
-def _affordable(privacy: Privacy, num_rounds: int) -> int:
+def _affordable(terms: Terms, plan: VectorPlan, num_rounds: int) -> int:
     """Return how many rounds the budget pays for, at most ``num_rounds``."""
-    if privacy.noise_multiplier is None:
-        return min(privacy.rounds or num_rounds, num_rounds)  # the multiplier is solved for them
-    paid = affordable_rounds(privacy.epsilon, privacy.delta, privacy.noise_multiplier)
+    privacy = terms.privacy
+    if privacy is None or privacy.noise_multiplier is None:
+        return min((privacy and privacy.rounds) or num_rounds, num_rounds)  # the multiplier is solved for them
+    paid = affordable(
+        privacy,
+        dimension=plan.length,
+        client_step=privacy.clip_norm / terms.codec.max_abs,
+        min_survivors=terms.min_survivors,
+    )
     if paid < 1:
         raise ConfigError(
             f"Privacy(noise_multiplier={privacy.noise_multiplier:g}) exceeds epsilon = {privacy.epsilon:g} in the "
@@ -329,7 +392,7 @@ def _affordable(privacy: Privacy, num_rounds: int) -> int:
 
 
 def _mechanism(
-    privacy: Privacy, plan: VectorPlan, codec: Codec, parties: list[Party], rounds: int
+    terms: Terms, privacy: Privacy, plan: VectorPlan, parties: list[Party], rounds: int
 ) -> GaussianMechanism:
     largest = 1
     if privacy.unit == "example":
@@ -345,5 +408,6 @@ def _mechanism(
         dimension=plan.length,
         rounds=rounds,
         max_examples=largest,
-        client_step=privacy.clip_norm / codec.max_abs,
+        client_step=privacy.clip_norm / terms.codec.max_abs,
+        min_survivors=terms.min_survivors,
     )

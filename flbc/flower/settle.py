@@ -51,7 +51,7 @@ def settle(session: Session, chain: Chain, arrays: ArrayRecord, evaluation: tupl
         request = SettleRequest(
             chain.started.initial, tuple(chain.links), evaluations, model, chain.book.link, chain.started.reward
         )
-        ticket = session.ticket(session.config.rounds, 0, (), model)
+        ticket = session.ticket(session.config.rounds, 0, (), model, summed=False)
         settled = check_settlement(ticket, request)
         chain.book.settle(_signed(session, chain, ticket, request, settled))
     except FlbcError as error:
@@ -73,7 +73,7 @@ def _judge(session: Session, arrays: ArrayRecord, evaluation: tuple[str, str, Co
     arrays_name, config_name, config = evaluation
     config["server-round"] = session.config.rounds
     content = RecordDict({arrays_name: arrays, config_name: config})
-    ticket = session.ticket(session.config.rounds, 0, (), wire.content_hash(content))
+    ticket = session.ticket(session.config.rounds, 0, (), wire.content_hash(content), summed=False)
     content[wire.RECORD] = wire.stage_record(wire.JUDGE, ticket.to_wire())
     online = session.directory.online(session.grid, COMMITTEE)
     members = {node: card.party for node, card in online.items() if session.takes_part(node)}

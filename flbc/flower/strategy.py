@@ -70,6 +70,10 @@ class SecureStrategy(Strategy):
             raise ConfigError("privacy must be a flbc.Privacy, or None for no differential privacy")
         if type(min_survivors) is not int or min_survivors < 3:
             raise ConfigError("min_survivors must be at least 3: a sum of two shows each of the two the other's update")
+        if privacy is not None and privacy.where == "clients" and self.scheme != "masked":
+            raise ConfigError(
+                f"Privacy(where='clients') belongs to Masked; {type(self).__name__} adds the noise when a sum is opened"
+            )
         if privacy is not None and codec.compression is not None:
             raise ConfigError(
                 "Compression keeps what a round does not send for later, so that one record reaches several sums and "
@@ -102,8 +106,17 @@ class SecureStrategy(Strategy):
     #: Makes the scheme keys of an attempt; None: they are the helper's.
     key_maker: KeyMaker | None = None
 
+    def _masking(self) -> dict[str, Any]:
+        """Return what masking adds to the session's terms."""
+        return {}
+
     def _check_card(self, party: Party, keys: bytes, simulation: bool) -> None:
         """Raise unless what a node said of its scheme keys is in order; it is left out then."""
+
+    @property
+    def _noise_by(self) -> str:
+        """Say in the summary who adds the noise."""
+        return "whoever opens the sum, who is trusted"
 
     @abstractmethod
     def _summary(self) -> None:
@@ -122,7 +135,7 @@ class SecureStrategy(Strategy):
             p = self.privacy
             log(INFO, "\t│\t├── Differential privacy: epsilon %g, delta %g", p.epsilon, p.delta)
             log(INFO, "\t│\t├── Unit: one %s; neighbours: zero-out (replace-one is printed beside it)", p.unit)
-            log(INFO, "\t│\t├── Clipping norm %g; noise added by whoever opens the sum, who is trusted", p.clip_norm)
+            log(INFO, "\t│\t├── Clipping norm %g; noise added by %s", p.clip_norm, self._noise_by)
             shown = ", ".join(self.reveal_metrics) or "none"
             log(INFO, "\t│\t└── Metrics in clear, outside epsilon: %s", shown)
         if self.ledger is not None:
@@ -181,15 +194,16 @@ class SecureStrategy(Strategy):
         )  # fmt: skip
         self._node_seconds = self.node_wait or (20.0 if type(grid).__name__ == "InMemoryGrid" else 120.0)
         directory.wait(grid, self._node_seconds)
-        terms = Terms(
+        terms = replace(Terms(
             self.scheme, self.mode, self.helpers, self.privacy, self.codec, self.key_bits, self.min_survivors,
             self.reveal_metrics, self.ledger, self.declared_weights, self.key_maker,
-        )  # fmt: skip
+        ), **self._masking())  # fmt: skip
         weight_key = self._key("weighted_by_key", "num-examples")
         self._session, rounds = open_session(grid, directory, terms, initial_arrays, num_rounds, weight_key, book)
-        if self._session.helper is None:
-            raise TooFewNodesError(f"The node that serves as {self.helpers[0]} went away; start it and run again")
-        halves.check(self._session.ticket(1, 0, self._trainers(grid), ZERO))  # before anybody trains for nothing
+        if role := self._session.missing():
+            raise TooFewNodesError(f"The node that serves as {role} went away; start it and run again")
+        # Before anybody trains for nothing:
+        halves.check(self._session.ticket(1, 0, self._trainers(grid), ZERO, summed=False))
         self._training_grid = TrainingGrid(grid, lambda: self._trainers(grid))
         arguments = (timeout, train_config, evaluate_config, evaluate_fn)
         result = super().start(self._training_grid, initial_arrays, rounds, *arguments)
@@ -227,7 +241,12 @@ class SecureStrategy(Strategy):
                 "The wrapped strategy sends different models or configs to different clients; one label must cover "
                 "all of them, so their updates cannot be summed"
             )
-        ticket = session.ticket(server_round, 0, [message.metadata.dst_node_id for message in messages], model)
+        try:
+            ticket = session.ticket(server_round, 0, [message.metadata.dst_node_id for message in messages], model)
+        except TooFewNodesError as error:
+            log(WARNING, "flbc: round %d is abandoned, the model is kept: %s", server_round, error)
+            return []
+        messages = [message for message in messages if session.sums(ticket, message.metadata.dst_node_id)]
         self._round = SecureRound(session, server_round, arrays, ticket, time.monotonic(), self.stage_timeout)
         return [session.with_ticket(message, wire.TRAIN, ticket) for message in messages]
 
@@ -269,7 +288,7 @@ class SecureStrategy(Strategy):
         if not messages:
             return []
         nodes = [message.metadata.dst_node_id for message in messages]
-        ticket = session.ticket(server_round, 0, nodes, wire.content_hash(messages[0].content))
+        ticket = session.ticket(server_round, 0, nodes, wire.content_hash(messages[0].content), summed=False)
         return [session.with_ticket(message, wire.EVALUATE, ticket) for message in messages]
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:

@@ -5,43 +5,23 @@ Everything else on a node, and the server, works with the contract of :mod:`flbc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ..errors import ProtocolError
 from ..schemes import Combiner, Contribution, Protector
+from .kit import Kit
+from .masked import MaskedKit
 from .nddfe import NddFeKit
 from .paillier import PaillierKit
+from .terms import client_noise
 
 if TYPE_CHECKING:
     from .identity import Identity
+    from .memory import NodeMemory
     from .ticket import Ticket
 
 
-class Kit(Protocol):
-    """What a node must know of a scheme."""
-
-    def check(self, ticket: Ticket) -> None:
-        """Raise unless modes, roles and scheme keys of the ticket fit together and verify (S1)."""
-        ...
-
-    def protector(self, ticket: Ticket, me: Identity) -> Protector:
-        """Return the client half."""
-        ...
-
-    def combiner(self, ticket: Ticket) -> Combiner:
-        """Return the server half, with which leader and committee recompute the sum."""
-        ...
-
-    def contribution(self, ticket: Ticket, party: int, nonce: bytes) -> Contribution:
-        """Return what helpers must know of the party with this roster index."""
-        ...
-
-    def decryptor(self, ticket: Ticket) -> int | None:
-        """Return the roster index of the one node that can open this attempt; None if any attempt's helper can."""
-        ...
-
-
-KITS: dict[str, Kit] = {"paillier": PaillierKit(), "nddfe": NddFeKit()}
+KITS: dict[str, Kit] = {"paillier": PaillierKit(), "nddfe": NddFeKit(), "masked": MaskedKit()}
 
 
 def kit_of(ticket: Ticket) -> Kit:
@@ -54,12 +34,20 @@ def kit_of(ticket: Ticket) -> Kit:
 
 def check(ticket: Ticket) -> None:
     """Check what a ticket says of its scheme; see :meth:`Kit.check`."""
+    config = ticket.config
+    if config.scheme != "masked" and (config.sharing is not None or client_noise(config) is not None):
+        raise ProtocolError("Only clients of scheme 'masked' share secrets, or add noise themselves")
     kit_of(ticket).check(ticket)
 
 
-def protector(ticket: Ticket, me: Identity) -> Protector:
+def protector(ticket: Ticket, me: Identity, memory: NodeMemory) -> Protector:
     """Return the client half that a ticket asks for."""
-    return kit_of(ticket).protector(ticket, me)
+    return kit_of(ticket).protector(ticket, me, memory)
+
+
+def next_keys(ticket: Ticket, me: Identity, memory: NodeMemory) -> bytes:
+    """Return what rides on a submission for the next round."""
+    return kit_of(ticket).next_keys(ticket, me, memory)
 
 
 def combiner(ticket: Ticket) -> Combiner:
@@ -75,3 +63,13 @@ def contribution(ticket: Ticket, party: int, nonce: bytes) -> Contribution:
 def decryptor(ticket: Ticket) -> int | None:
     """Return the roster index of the one node that can open this attempt, if there is only one."""
     return kit_of(ticket).decryptor(ticket)
+
+
+def set_up(ticket: Ticket, me: Identity, memory: NodeMemory) -> bytes:
+    """Return what a node deals for the ticket's own round."""
+    return kit_of(ticket).set_up(ticket, me, memory)
+
+
+def answered(ticket: Ticket, memory: NodeMemory) -> None:
+    """Erase what a node does not need any more once its reply is kept."""
+    kit_of(ticket).answered(ticket, memory)

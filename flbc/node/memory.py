@@ -55,14 +55,18 @@ class NodeMemory:
         directory.chmod(0o700)
         self._path = directory / "memory.sqlite"
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-        with self._transaction() as db:
-            for statement in _SCHEMA.split(";"):
+        self.prepare(_SCHEMA)
+
+    def prepare(self, schema: str) -> None:
+        """Make the tables that are not there yet."""
+        with self.transaction() as db:
+            for statement in schema.split(";"):
                 db.execute(statement)
 
     # ------------------------------------------------------------------ task (S5)
     def agree(self, task: bytes, config: bytes) -> None:
         """Remember the hash of a task's configuration; :class:`StaleLabelError` if it was another one before."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT OR IGNORE INTO task VALUES (?, ?)", (task, config))
             (known,) = db.execute("SELECT config FROM task WHERE task = ?", (task,)).fetchone()
         if known != config:
@@ -77,7 +81,7 @@ class NodeMemory:
         StaleLabelError
             If the round is over, or the server now sends another model or train config for it.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = db.execute("SELECT round, model, result FROM trained WHERE task = ?", (label.task,)).fetchone()
         if row is None or row[0] < label.round:
             return None
@@ -89,7 +93,7 @@ class NodeMemory:
 
     def keep_trained(self, label: RoundLabel, result: bytes) -> None:
         """Keep a training result until the next round replaces it."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = (label.task, label.round, label.model, result)
             db.execute("INSERT OR REPLACE INTO trained VALUES (?, ?, ?, ?)", row)
             # Updates lie here in clear, so only those of the newest tasks do.
@@ -104,13 +108,13 @@ class NodeMemory:
     # ------------------------------------------------------------------ what was not sent (compression)
     def carry(self, task: bytes) -> bytes | None:
         """Return what the last answered round of a task left to send, or None."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = db.execute("SELECT carry FROM carried WHERE task = ?", (task,)).fetchone()
         return None if row is None else bytes(row[0])
 
     def keep_carry(self, task: bytes, carry: bytes) -> None:
         """Keep what waits after training, before anything of it is sent."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO carried VALUES (?, ?)", (task, carry))
 
     # ------------------------------------------------------------------ submission (S9)
@@ -122,7 +126,7 @@ class NodeMemory:
         StaleLabelError
             If a later attempt of the round, or a later round, was answered before.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = db.execute("SELECT reply FROM answered WHERE label = ?", (label.hash,)).fetchone()
             if row is not None:
                 return bytes(row[0])
@@ -137,7 +141,7 @@ class NodeMemory:
 
         ``carry`` is what this reply leaves to send, with compression; it is kept with the reply or not at all.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = (label.hash, label.task, label.round, label.attempt, reply)
             newest = db.execute("SELECT round, attempt FROM newest WHERE task = ?", (label.task,)).fetchone()
             if newest is None or tuple(newest) < (label.round, label.attempt):
@@ -170,7 +174,7 @@ class NodeMemory:
             what was opened and what is recorded could then be different blocks.
         """
         height, parent = place
-        with self._transaction() as db:
+        with self.transaction() as db:
             top = db.execute(_NEWEST_SIGNED, (task,)).fetchone()
             known = db.execute("SELECT block FROM signed WHERE label = ?", (label,)).fetchone()
             forks = top is not None and (
@@ -187,7 +191,7 @@ class NodeMemory:
 
     def check_head(self, task: bytes, height: int, head: bytes) -> None:
         """Raise :class:`StaleLabelError` if this node signed a block of the task that a chain with this end lacks."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             top = db.execute(_NEWEST_SIGNED, (task,)).fetchone()
         if top is not None and (top[0] > height or (top[0] == height and top[2] != head)):
             raise StaleLabelError(f"The chain lacks the block at height {top[0]} that this node signed")
@@ -224,7 +228,7 @@ class NodeMemory:
         BudgetExhaustedError
             If the task or the node may not open more; nothing is reserved then.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT OR IGNORE INTO opened VALUES (?, ?, ?, NULL)", (task, round_, block))
             known, answer = db.execute(
                 "SELECT block, answer FROM opened WHERE task = ? AND round = ?", (task, round_)
@@ -244,7 +248,7 @@ class NodeMemory:
 
     def openings(self, task: bytes) -> int:
         """Return how many rounds of a task are opened or reserved."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             (count,) = db.execute("SELECT count(*) FROM opened WHERE task = ?", (task,)).fetchone()
         return int(count)
 
@@ -254,7 +258,7 @@ class NodeMemory:
         Requests for one block that run at once each draw their own noise; the first answer kept is everybody's, or
         averaging over the answers would remove the noise.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             place = (task, round_)
             db.execute("UPDATE opened SET answer = ? WHERE task = ? AND round = ? AND answer IS NULL", (answer, *place))
             (kept,) = db.execute("SELECT answer FROM opened WHERE task = ? AND round = ?", place).fetchone()
@@ -263,7 +267,8 @@ class NodeMemory:
         return bytes(kept)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Open the file, alone among writers; what was written is on disk when the block ends without an error."""
         db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
         try:
             db.execute("PRAGMA synchronous = FULL")

@@ -29,11 +29,13 @@ from ..roster import GENERATOR, TRAIN_ROLE, Party, Roster
 from ..round import NO_LEADER, Block, Signed
 from ..schemes import Combiner, Contribution, Decryptor, Generator, Protector
 from ..schemes.ndd_fe_pad import PadCombiner, PadDecryptor, PadGenerator, PadProtector, word_type
+from .kit import FixedKeys
 from .scheme_keys import key_domain
 from .terms import multipliers
 
 if TYPE_CHECKING:
     from .identity import Identity
+    from .memory import NodeMemory
     from .ticket import Ticket
 
 SCHEME = "nddfe"
@@ -101,8 +103,8 @@ def rotation(roster: Roster, task: bytes, round_: int) -> list[int]:
     return [c.index for c in rank(Candidate(i, party.address, 1, draw) for i, party, draw in draws)]
 
 
-class NddFeKit:
-    """See :class:`flbc.node.halves.Kit`."""
+class NddFeKit(FixedKeys):
+    """See :class:`flbc.node.kit.Kit`."""
 
     def check(self, ticket: Ticket) -> None:
         """Check mode, roles, and that the decryptor is one that may be."""
@@ -139,7 +141,7 @@ class NddFeKit:
         if len({publics[name][0] for name in wanted}) != len(wanted):
             raise RosterError("Two parties of the roster have the same scheme key")
 
-    def protector(self, ticket: Ticket, me: Identity) -> Protector:
+    def protector(self, ticket: Ticket, me: Identity, memory: NodeMemory) -> Protector:
         """Hide under what is shared with generator and decryptor."""
         generator, decryptor = self.generator_of(ticket), ticket.roster.parties[self.decryptor(ticket)]
         if generator.name == me.name:

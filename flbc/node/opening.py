@@ -15,7 +15,6 @@ from ..crypto.signing import keccak256
 from ..encoding import canonical, parse
 from ..errors import BudgetExhaustedError, OpeningRefusedError, ProtocolError, VerificationError
 from ..privacy.mechanism import GaussianMechanism
-from ..privacy.noise import rounded_gaussian
 from ..roster import TRAIN_ROLE
 from ..round import UNBOUNDED, Block, FunctionKey, Opening, Signed, Submission
 from ..schemes import Contribution, IntVector, Noise
@@ -150,9 +149,9 @@ def reserve_free(ticket: Ticket, block: bytes, memory: NodeMemory) -> bytes | No
 
 
 def noise_of(config: TaskConfig) -> Noise | None:
-    """Return what draws the task's noise (S17); None without differential privacy."""
+    """Return what draws the noise that whoever opens adds (S17); None where nobody does, or the clients did."""
     mechanism = mechanism_of(config)
-    return None if mechanism is None else (lambda count: rounded_gaussian(count, mechanism.sigma))
+    return None if mechanism is None or mechanism.where == "clients" else mechanism.draw
 
 
 def sigma_of(config: TaskConfig) -> int:

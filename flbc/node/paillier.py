@@ -9,15 +9,17 @@ from ..errors import ProtocolError
 from ..roster import AUTHORITY
 from ..schemes import Contribution
 from ..schemes.paillier import PaillierCombiner, PaillierProtector
+from .kit import FixedKeys
 from .scheme_keys import check_keys
 
 if TYPE_CHECKING:
     from .identity import Identity
+    from .memory import NodeMemory
     from .ticket import Ticket
 
 
-class PaillierKit:
-    """See :class:`flbc.node.halves.Kit`."""
+class PaillierKit(FixedKeys):
+    """See :class:`flbc.node.kit.Kit`."""
 
     def check(self, ticket: Ticket) -> None:
         """Refuse other modes than "authority", and multipliers."""
@@ -26,7 +28,7 @@ class PaillierKit:
         if ticket.spec.max_multiplier != 1 or ticket.config.codec["max_multiplier"] is not None:
             raise ProtocolError("Scheme 'paillier' has no declared weights; weights are inside the sum")
 
-    def protector(self, ticket: Ticket, me: Identity) -> PaillierProtector:
+    def protector(self, ticket: Ticket, me: Identity, memory: NodeMemory) -> PaillierProtector:
         """Encrypt under the authority's key, which was checked."""
         authority = ticket.only(AUTHORITY)
         if authority.name == me.name:

@@ -50,6 +50,8 @@ class Reply:
         Power of two above the weight when the frame's largest weight does not hold it; else 0.
     proof : bytes
         Proof of the submission's draw (:mod:`flbc.node.draw`); empty without a ledger.
+    next_keys : bytes
+        With masking, what the client deals for the next round; else empty.
     """
 
     submission: Signed | None
@@ -57,26 +59,33 @@ class Reply:
     metric_names: tuple[str, ...] = ()
     size_class: float = 0.0
     proof: bytes = b""
+    next_keys: bytes = b""
 
     def header(self) -> bytes:
         """Encode all but the payload."""
         signed = None if self.submission is None else self.submission.to_dict()
         metrics, size_class = list(self.metric_names), float(self.size_class)
-        return canonical(
-            {"submission": signed, "metrics": metrics, "size_class": size_class, "proof": self.proof.hex()}
-        )
+        ride = {"proof": self.proof.hex(), "next_keys": self.next_keys.hex()}
+        return canonical({"submission": signed, "metrics": metrics, "size_class": size_class, **ride})
 
     @classmethod
     def parse(cls, header: bytes, payload: bytes) -> Reply:
         """Undo :meth:`header`; nothing is verified but the form."""
         value = parse(header, "reply")
-        if set(value) != {"submission", "metrics", "size_class", "proof"} or not isinstance(value["metrics"], list):
-            raise ProtocolError("A reply must hold submission, metrics, size_class and proof")
+        members = {"submission", "metrics", "size_class", "proof", "next_keys"}
+        if set(value) != members or not isinstance(value["metrics"], list):
+            raise ProtocolError(f"A reply must hold {', '.join(sorted(members))}")
         if not isinstance(value["size_class"], float) or not math.isfinite(value["size_class"]):
             raise ProtocolError("The size class must be a finite number")
         signed = None if value["submission"] is None else Signed.from_dict(Submission, value["submission"])
-        proof = unhex(value["proof"], None, "proof")
-        return cls(signed, payload, tuple(str(name) for name in value["metrics"]), value["size_class"], proof)
+        proof, next_keys = (unhex(value[name], None, name) for name in ("proof", "next_keys"))
+        metrics = tuple(str(name) for name in value["metrics"])
+        return cls(signed, payload, metrics, value["size_class"], proof, next_keys)
+
+
+def content_of(next_keys: bytes) -> bytes:
+    """Return what a submission says of what rides on it: its hash, zero for nothing."""
+    return keccak256(next_keys) if next_keys else ZERO
 
 
 class Participant:
@@ -163,18 +172,27 @@ class Participant:
             return Reply(None, size_class=1.0)
         encoded, carry = self._encode(ticket, trained)
         nonce = secrets.token_bytes(32)
-        payload = halves.protector(ticket, self.me).protect(encoded.values, ticket.label.hash, nonce)
+        payload = halves.protector(ticket, self.me, self.memory).protect(encoded.values, ticket.label.hash, nonce)
         draw, proof, proof_hash = 0, b"", ZERO
         if ticket.beacon is not None:  # for the block after this one, so that its leader is known beforehand
             draw, proof = make_draw(self.me.keys, ticket.beacon.seed, ticket.beacon.height + 1)
             proof_hash = keccak256(proof)
+        next_keys = halves.next_keys(ticket, self.me, self.memory)
         compute_ms = self.attestor.attest(trained.compute_ms)
-        submission = Submission(ticket.label.hash, index, draw, compute_ms, nonce, keccak256(payload), ZERO, proof_hash)
+        hashes = keccak256(payload), content_of(next_keys), proof_hash
+        submission = Submission(ticket.label.hash, index, draw, compute_ms, nonce, *hashes)
         signed = Signed.make(submission, self.me.keys.signing, ticket.label.domain)
-        reply = Reply(signed, payload, encoded.metric_names, proof=proof)
+        reply = Reply(signed, payload, encoded.metric_names, proof=proof, next_keys=next_keys)
         header = reply.header()
         packed = len(header).to_bytes(4, "big") + header + reply.payload
-        return _unpack_reply(self.memory.keep_answer(ticket.label, packed, carry))
+        kept = self.memory.keep_answer(ticket.label, packed, carry)
+        halves.answered(ticket, self.memory)
+        return _unpack_reply(kept)
+
+    def set_up(self, ticket: Ticket) -> bytes:
+        """Deal for the round of a ticket that names who takes part; what rides on submissions otherwise."""
+        self._admit(ticket)
+        return halves.set_up(ticket, self.me, self.memory)
 
     def _admit(self, ticket: Ticket) -> int:
         return admit(ticket, self.me, self.pins, self.memory)

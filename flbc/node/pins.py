@@ -5,7 +5,7 @@ A roster file is TOML::
     version = 1
 
     [policy]
-    schemes = ["paillier", "nddfe"]
+    schemes = ["paillier", "nddfe", "masked"]
     min-key-bits = 3072
     min-survivors = 3
     max-epsilon = 3.0
@@ -56,12 +56,14 @@ class Policy:
 
     Parameters
     ----------
-    schemes : tuple of str (default: ("paillier", "nddfe"))
+    schemes : tuple of str (default: ("paillier", "nddfe", "masked"))
         Accepted schemes. Modes that are insecure must be named to be accepted: ``"nddfe-paper"``.
     min_key_bits : int (default: 3072)
         Smallest scheme key in bits, where the scheme has one (paillier).
     min_survivors : int (default: 3)
         Fewest clients in a sum, at least 3 (S12).
+    min_threshold : float (default: 0.66)
+        With masking, the smallest fraction of a group whose shares open a client's secret (S24).
     min_noise_multiplier : float (default: 0.0)
         Above 0, differential privacy is required, with at least this multiplier.
     max_epsilon : float (default: inf)
@@ -89,9 +91,10 @@ class Policy:
         If ``min_survivors`` is below 3, or ``hub`` is no address.
     """
 
-    schemes: tuple[str, ...] = ("paillier", "nddfe")
+    schemes: tuple[str, ...] = ("paillier", "nddfe", "masked")
     min_key_bits: int = 3072
     min_survivors: int = 3
+    min_threshold: float = 0.66
     min_noise_multiplier: float = 0.0
     max_epsilon: float = math.inf
     max_delta: float = 1e-3
@@ -155,6 +158,9 @@ class Policy:
             raise PolicyError(f"This node's policy needs keys of {self.min_key_bits} bits, offered: {config.key_bits}")
         if config.min_survivors < self.min_survivors:
             raise PolicyError(f"This node's policy needs min_survivors >= {self.min_survivors}")
+        share = 1.0 if config.sharing is None else config.sharing.get("threshold")
+        if not isinstance(share, float) or not share >= self.min_threshold:
+            raise PolicyError(f"This node's policy needs a threshold of at least {self.min_threshold:g} of a group")
         if config.privacy is None:
             limits = (self.max_epsilon, self.max_total_epsilon)
             if any(map(math.isfinite, limits)) or self.min_noise_multiplier > 0:

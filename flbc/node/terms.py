@@ -13,7 +13,7 @@ from ..errors import CodecError, LayoutError, ProtocolError
 from ..privacy.mechanism import GaussianMechanism
 from ..roster import Roster
 from ..round import RoundLabel
-from ..schemes import SumSpec
+from ..schemes import Noise, SumSpec
 from ..task import TaskConfig
 
 #: Modes in which the server multiplies hidden integers by public weights: insecure ones.
@@ -43,6 +43,12 @@ def codec_terms(
 def mechanism_of(config: TaskConfig) -> GaussianMechanism | None:
     """Return the task's noise mechanism, re-validated; None without differential privacy."""
     return None if config.privacy is None else GaussianMechanism.from_dict(config.privacy)
+
+
+def client_noise(config: TaskConfig) -> Noise | None:
+    """Return what draws a client's own part of the noise; None where clients add none."""
+    mechanism = mechanism_of(config)
+    return None if mechanism is None or mechanism.where != "clients" else mechanism.draw
 
 
 def codec_of(config: TaskConfig) -> Codec:
@@ -76,7 +82,7 @@ def sum_spec(config: TaskConfig, round_: int = 1) -> SumSpec:
         raise ProtocolError("The task configuration contradicts itself: length or max_abs do not fit codec and privacy")
     if codec.compression is not None:
         length += codec.compression.kept(round_, floats) - floats
-    tail = 0 if mechanism is None else mechanism.noise_tail()
+    tail = 0 if mechanism is None else mechanism.noise_tail(config.max_parties)
     factor = multiplier if multiplier is not None and config.mode in WEIGHED_BY_SERVER else 1
     return SumSpec(length, max_abs, config.max_parties, tail, factor)
 

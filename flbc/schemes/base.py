@@ -161,7 +161,11 @@ def check_survivors(spec: SumSpec, survivors: Sequence[Contribution]) -> None:
 
 def check_range(total: IntVector, spec: SumSpec, survivors: Sequence[Contribution]) -> None:
     """Raise :class:`OpeningRefusedError`, naming a coordinate, unless these survivors can have such a sum."""
-    limit = sum(c.multiplier for c in survivors) * spec.max_abs + spec.noise_tail
+    check_magnitude(total, sum(c.multiplier for c in survivors) * spec.max_abs + spec.noise_tail)
+
+
+def check_magnitude(total: IntVector, limit: int) -> None:
+    """Raise :class:`OpeningRefusedError`, naming a coordinate, unless all are at most ``limit``."""
     outside = np.flatnonzero((total > limit) | (total < -limit))
     if len(outside):
         raise OpeningRefusedError(

@@ -34,11 +34,11 @@ from flbc.errors import (
     VerificationError,
 )
 from flbc.node import NodeMemory, Policy, halves
-from flbc.node import opening as opening_module
 from flbc.node.nddfe import NddFeKeys, check_statement, decryptor_half, own_statement, read_statement
 from flbc.node.opening import OpenRequest, pack_signed, unpack_key
 from flbc.node.scheme_keys import key_domain
 from flbc.privacy import Privacy
+from flbc.privacy import mechanism as mechanism_module
 from flbc.privacy.mechanism import plan
 from flbc.roster import Roster
 from flbc.round import FunctionKey, Signed
@@ -176,13 +176,13 @@ def test_a_block_asked_for_by_many_at_once_has_one_key(make: Make, monkeypatch: 
     c = make(mechanism=mechanism, rounds=1)
     ticket = c.ticket()
     request = c.request(ticket, c.train_all(ticket), hidden=b"")
-    together, draw = threading.Barrier(4), opening_module.rounded_gaussian
+    together, draw = threading.Barrier(4), mechanism_module.rounded_gaussian
 
     def noise(count: int, sigma: float) -> Any:
         together.wait(timeout=20)  # all four have reserved, none has answered
         return draw(count, sigma)
 
-    monkeypatch.setattr(opening_module, "rounded_gaussian", noise)
+    monkeypatch.setattr(mechanism_module, "rounded_gaussian", noise)
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(lambda _: c.generator().derive(ticket, request), range(4)))) == 1
 

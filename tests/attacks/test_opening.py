@@ -16,9 +16,9 @@ import pytest
 
 from flbc.errors import AlreadyOpenedError, BudgetExhaustedError, OpeningRefusedError, VerificationError
 from flbc.node import Policy
-from flbc.node import opening as opening_module
 from flbc.node.opening import check_opening
 from flbc.privacy import Privacy
+from flbc.privacy import mechanism as mechanism_module
 from flbc.privacy.mechanism import plan
 from flbc.privacy.noise import rounded_gaussian
 from flbc.round import Signed
@@ -80,7 +80,7 @@ def _open_and_die(c: Consortium, ticket: Any, request: Any) -> None:
     def die(count: int, sigma: float) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    opening_module.rounded_gaussian = die
+    mechanism_module.rounded_gaussian = die
     c.authority().open(ticket, request)
 
 
@@ -226,7 +226,7 @@ def test_one_block_asked_for_by_many_at_once_has_one_answer(consortium: Any, mon
         together.wait(timeout=20)  # all four have reserved, none has answered
         return drawn
 
-    monkeypatch.setattr(opening_module, "rounded_gaussian", noise)
+    monkeypatch.setattr(mechanism_module, "rounded_gaussian", noise)
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: c.authority().open(ticket, request), range(4)))
     assert len(set(draws)) == 4

@@ -268,7 +268,7 @@ def test_a_client_cannot_say_that_it_is_another(grid: Any, caplog: Any) -> None:
 def test_a_size_class_that_is_none_is_refused(asked: float, grid: Any, caplog: Any) -> None:
     def inflate(message: Message) -> Message:
         if stage_of(message) == wire.TRAIN and message.metadata.src_node_id == FIRST_NODE:
-            header = {"submission": None, "metrics": [], "size_class": asked, "proof": ""}
+            header = {"submission": None, "metrics": [], "size_class": asked, "proof": "", "next_keys": ""}
             message.content["flbc"]["reply"] = canonical(header)
         return message
 

@@ -1,0 +1,122 @@
+"""What a node remembers for masking: its secrets until they are used, and which share of whom it gave away (S24)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..crypto.keystream import EncryptionKey
+from ..errors import AlreadyOpenedError, StaleLabelError
+from ..round import RoundLabel
+from ..schemes.masking_keys import MaskSecrets
+from .memory import KEPT_TASKS, NodeMemory
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS box_key (run TEXT PRIMARY KEY, public BLOB NOT NULL, secret BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS mask (
+    public BLOB PRIMARY KEY, task BLOB NOT NULL, round INTEGER NOT NULL, label BLOB, secrets BLOB, share BLOB) STRICT;
+CREATE TABLE IF NOT EXISTS given (public BLOB PRIMARY KEY, kind TEXT NOT NULL) STRICT;
+"""
+
+
+class MaskMemory:
+    """The masks' part of a node's memory, in the same file.
+
+    Parameters
+    ----------
+    memory : NodeMemory
+    """
+
+    def __init__(self, memory: NodeMemory) -> None:
+        self._memory = memory
+        memory.prepare(_SCHEMA)
+
+    # ------------------------------------------------------------------ keys that boxes are sealed to
+    def box_key(self, run: str) -> EncryptionKey:
+        """Return this node's key for a run, made on first use; those of the newest runs are kept, older ones erased."""
+        fresh = EncryptionKey.generate()
+        with self._memory.transaction() as db:
+            db.execute("INSERT OR IGNORE INTO box_key VALUES (?, ?, ?)", (run, fresh.public, fresh.to_bytes()))
+            db.execute(
+                "DELETE FROM box_key WHERE rowid NOT IN (SELECT rowid FROM box_key ORDER BY rowid DESC LIMIT ?)",
+                (KEPT_TASKS,),
+            )
+            row = db.execute("SELECT secret FROM box_key WHERE run = ?", (run,)).fetchone()
+        if row is None:
+            raise StaleLabelError("This run is older than those whose keys this node keeps; start a new run")
+        return EncryptionKey.from_bytes(bytes(row[0]))
+
+    def box_key_of(self, public: bytes) -> EncryptionKey:
+        """Return the secret of a key made by :meth:`box_key`; :class:`StaleLabelError` if it is not kept."""
+        with self._memory.transaction() as db:
+            row = db.execute("SELECT secret FROM box_key WHERE public = ?", (public,)).fetchone()
+        if row is None:
+            raise StaleLabelError("The boxes of this run were sealed to a key that this node does not have any more")
+        return EncryptionKey.from_bytes(bytes(row[0]))
+
+    # ------------------------------------------------------------------ own secrets
+    def keep(self, task: bytes, round_: int, secrets: MaskSecrets) -> None:
+        """Keep what was dealt for a round, before it is announced."""
+        with self._memory.transaction() as db:
+            row = (secrets.key.public, task, round_, secrets.to_bytes(), secrets.share)
+            db.execute("INSERT INTO mask VALUES (?, ?, ?, NULL, ?, ?)", row)
+            db.execute("DELETE FROM mask WHERE task = ? AND round < ?", (task, round_ - 1))
+            db.execute(
+                "DELETE FROM mask WHERE task NOT IN "
+                "(SELECT task FROM mask GROUP BY task ORDER BY max(rowid) DESC LIMIT ?)",
+                (KEPT_TASKS,),
+            )
+
+    def use(self, public: bytes, label: RoundLabel) -> MaskSecrets:
+        """Return the secrets of an ephemeral key for this attempt, and for no other ever.
+
+        Raises
+        ------
+        StaleLabelError
+            If this node does not have them, or they are another round's or were used for another attempt.
+        """
+        with self._memory.transaction() as db:
+            place = (label.hash, public, label.task, label.round)
+            db.execute("UPDATE mask SET label = ? WHERE public = ? AND task = ? AND round = ? AND label IS NULL", place)
+            row = db.execute("SELECT label, secrets FROM mask WHERE public = ?", (public,)).fetchone()
+        if row is None or row[0] != label.hash or row[1] is None:
+            raise StaleLabelError(
+                "The ticket names an ephemeral key that this node used before, lost, or made for another round; it "
+                "needs a set-up trip"
+            )
+        return MaskSecrets.from_bytes(bytes(row[1]))
+
+    def erase(self, label: RoundLabel) -> None:
+        """Erase the secrets used for an attempt whose reply is kept; the own share stays."""
+        with self._memory.transaction() as db:
+            db.execute("UPDATE mask SET secrets = NULL WHERE label = ?", (label.hash,))
+
+    def share(self, public: bytes, label: RoundLabel) -> bytes | None:
+        """Return the own share of the seed used in an attempt, None if it was not used there."""
+        with self._memory.transaction() as db:
+            row = db.execute("SELECT share FROM mask WHERE public = ? AND label = ?", (public, label.hash)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    # ------------------------------------------------------------------ others' secrets
+    def give(self, kinds: Mapping[bytes, str]) -> None:
+        """Remember which share is given for each ephemeral key, before one is.
+
+        Raises
+        ------
+        AlreadyOpenedError
+            If the other share was given for one of them; nothing is remembered then. Both together would open that
+            client's vector.
+        """
+        with self._memory.transaction() as db:
+            for public, kind in kinds.items():
+                db.execute("INSERT OR IGNORE INTO given VALUES (?, ?)", (public, kind))
+                if db.execute("SELECT kind FROM given WHERE public = ?", (public,)).fetchone()[0] != kind:
+                    raise AlreadyOpenedError(
+                        "This node gave the other kind of share for one of these clients: as survivor or as dropped, "
+                        "never as both"
+                    )
+
+    def was_given(self, publics: Iterable[bytes]) -> bool:
+        """Whether a share was given for one of these keys: its secret, or its owner's seed, may be known."""
+        with self._memory.transaction() as db:
+            found = (db.execute("SELECT 1 FROM given WHERE public = ?", (public,)).fetchone() for public in publics)
+            return any(row is not None for row in found)

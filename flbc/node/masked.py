@@ -1,0 +1,307 @@
+"""What a node must know of the scheme ``masked``: who takes part, with which keys, and who is whose neighbour.
+
+The mathematics is in :mod:`flbc.schemes.masking` and its neighbours. A ticket's ``keys`` list who takes part: in a
+set-up trip with the keys that boxes are sealed to, in a round also with the ephemeral keys of this attempt. Both are
+signed by their owners (S1); a node verifies those it uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from hashlib import sha256
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from ..cards import SchemeKey
+from ..crypto.eip712 import Domain
+from ..crypto.keystream import EncryptionKey
+from ..crypto.signing import SigningKey, keccak256
+from ..encoding import Json, canonical, parse, unhex
+from ..errors import ProtocolError, RosterError, StaleLabelError, VerificationError
+from ..roster import TRAIN_ROLE, Party
+from ..round import Members, Signed, Struct
+from ..schemes import Combiner, Contribution
+from ..schemes.masking import MaskingProtector, Modulus
+from ..schemes.masking_graph import neighbours, threshold
+from ..schemes.masking_keys import Dealing, deal
+from ..schemes.masking_opening import MaskingCombiner
+from .mask_memory import MaskMemory
+from .scheme_keys import key_domain
+from .terms import client_noise, mechanism_of
+
+if TYPE_CHECKING:
+    from .identity import Identity
+    from .memory import NodeMemory
+    from .ticket import Ticket
+
+SCHEME, MODE = "masked", "pairwise"
+
+
+@dataclass(frozen=True)
+class MaskKey(Struct):
+    """A party's word on what it dealt for one round: its ephemeral key, and the hash of all the rest (S24)."""
+
+    task: bytes
+    round: int
+    public: bytes
+    sharing: bytes
+
+    MEMBERS: ClassVar[Members] = (
+        ("bytes32", "task"),
+        ("uint32", "round"),
+        ("bytes32", "public"),
+        ("bytes32", "sharing"),
+    )
+
+
+@dataclass(frozen=True)
+class Deposit:
+    """A dealing with its owner's signature, as it rides on a submission or comes from a set-up trip."""
+
+    dealing: Dealing
+    signature: bytes
+
+    @cached_property
+    def sharing(self) -> bytes:
+        """Hash of commitments, threshold and boxes, 32 bytes."""
+        return keccak256(canonical(self._json()))
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """Canonical bytes."""
+        return canonical({**self._json(), "public": self.dealing.public.hex(), "signature": self.signature.hex()})
+
+    def _json(self) -> dict[str, Json]:
+        dealing = self.dealing
+        boxes: Json = {name: box.hex() for name, box in dealing.boxes.items()}
+        commitments: Json = [part.hex() for part in dealing.commitments]
+        return {"commitments": commitments, "threshold": dealing.threshold, "boxes": boxes}
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Undo :attr:`encoded`; the signature is not checked here."""
+        value = parse(data, "deposit")
+        members = {"public", "commitments", "threshold", "boxes", "signature"}
+        if set(value) != members or not isinstance(value["boxes"], dict) or type(value["threshold"]) is not int:
+            raise ProtocolError(f"A deposit must hold {', '.join(sorted(members))}")
+        boxes = {name: unhex(box, None, "box") for name, box in value["boxes"].items()}
+        key, seed = _entry(value["commitments"], (32, 32))
+        public = unhex(value["public"], 32, "public key")
+        dealing = Dealing(public, (key, seed), value["threshold"], MappingProxyType(boxes))
+        dealing.check_form()
+        return cls(dealing, unhex(value["signature"], 65, "signature"))
+
+    @classmethod
+    def sign(cls, dealing: Dealing, task: bytes, round_: int, key: SigningKey, where: Domain) -> Self:
+        """Sign what was dealt for a round."""
+        word = MaskKey(task, round_, dealing.public, cls(dealing, b"").sharing)
+        return cls(dealing, Signed.make(word, key, where).signature)
+
+
+@dataclass(frozen=True)
+class MaskedKeys:
+    """The ``keys`` of a ticket.
+
+    Parameters
+    ----------
+    boxes : mapping of str to (bytes, bytes)
+        By the name of everybody who takes part: the key that its boxes are sealed to, and its signature on it.
+    masks : mapping of str to (bytes, bytes, bytes)
+        Ephemeral key, hash of the rest of the dealing, and signature on both. Empty in a set-up trip, and where
+        nothing is summed.
+    """
+
+    boxes: Mapping[str, tuple[bytes, bytes]] = field(default_factory=lambda: MappingProxyType({}))
+    masks: Mapping[str, tuple[bytes, bytes, bytes]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """Canonical bytes."""
+        boxes: Json = {name: [part.hex() for part in entry] for name, entry in self.boxes.items()}
+        masks: Json = {name: [part.hex() for part in entry] for name, entry in self.masks.items()}
+        return canonical({"boxes": boxes, "masks": masks})
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Undo :attr:`encoded`; no signature is checked here."""
+        value = parse(data, "scheme keys")
+        if set(value) != {"boxes", "masks"} or not all(isinstance(part, dict) for part in value.values()):
+            raise ProtocolError("The scheme keys must hold the keys for boxes and for masks")
+        boxes, masks = {}, {}
+        for name, entry in value["boxes"].items():
+            public, signature = _entry(entry, (32, 65))
+            boxes[name] = public, signature
+        for name, entry in value["masks"].items():
+            public, sharing, signature = _entry(entry, (32, 32, 65))
+            masks[name] = public, sharing, signature
+        return cls(MappingProxyType(boxes), MappingProxyType(masks))
+
+    @property
+    def names(self) -> list[str]:
+        """Who takes part, in order."""
+        return sorted(self.boxes)
+
+
+def _entry(value: object, sizes: tuple[int, ...]) -> list[bytes]:
+    if not isinstance(value, list) or len(value) != len(sizes):
+        raise ProtocolError("An entry of the scheme keys has a wrong number of parts")
+    return [unhex(part, size, "scheme key") for part, size in zip(value, sizes, strict=True)]
+
+
+@lru_cache(maxsize=8)
+def _decode(data: bytes) -> MaskedKeys:
+    return MaskedKeys.decode(data)
+
+
+def keys_of(ticket: Ticket) -> MaskedKeys:
+    """Return a ticket's keys, decoded once."""
+    return _decode(ticket.keys)
+
+
+# ---------------------------------------------------------------------- keys for boxes (hello)
+def box_statement(me: Identity, key: EncryptionKey) -> bytes:
+    """Return what a node says in ``hello``: the key that boxes for it are sealed to in this run, signed."""
+    word = SchemeKey(SCHEME, keccak256(key.public + me.keys.encryption.public))
+    signature = Signed.make(word, me.keys.signing, key_domain(me.simulation)).signature
+    return canonical({"public": key.public.hex(), "signature": signature.hex()})
+
+
+def read_box_statement(data: bytes) -> tuple[bytes, bytes]:
+    """Undo :func:`box_statement`; nothing is verified but the form."""
+    value = parse(data, "scheme key")
+    if set(value) != {"public", "signature"}:
+        raise ProtocolError("A key for boxes must come with its owner's signature")
+    return unhex(value["public"], 32, "public key"), unhex(value["signature"], 65, "signature")
+
+
+def check_box_key(party: Party, public: bytes, signature: bytes, simulation: bool) -> None:
+    """Raise :class:`SignatureError` unless a party signed this key for boxes as its own."""
+    word = SchemeKey(SCHEME, keccak256(public + party.encryption))
+    Signed(word, signature).verify(party.address, key_domain(simulation))
+
+
+# ---------------------------------------------------------------------- who is whose neighbour
+def context_of(ticket: Ticket, round_: int) -> bytes:
+    """Return what binds boxes to a task and a round."""
+    return ticket.label.task + round_.to_bytes(4, "big")
+
+
+def graph_of(ticket: Ticket, round_: int) -> dict[str, tuple[str, ...]]:
+    """Return who masks with whom in a round with these parties; with a ledger its seed decides, else the task's id."""
+    seed = ticket.label.task if ticket.beacon is None else ticket.beacon.seed
+    return neighbours(
+        keys_of(ticket).names, sha256(b"flbc/masking/graph/1" + seed + round_.to_bytes(4, "big")).digest()
+    )
+
+
+def fraction_of(ticket: Ticket) -> float:
+    """Return the agreed threshold; :class:`ProtocolError` if there is none."""
+    sharing = ticket.config.sharing
+    if sharing is None or set(sharing) != {"threshold"}:
+        raise ProtocolError("Scheme 'masked' needs a threshold in the task configuration")
+    return float(sharing["threshold"])
+
+
+def deposit_for(ticket: Ticket, me: Identity, memory: NodeMemory, round_: int) -> bytes:
+    """Deal for a round with the parties of this ticket, and keep the secrets before the deposit leaves the node.
+
+    Raises
+    ------
+    SignatureError
+        If the key of a neighbour is not its own.
+    """
+    keys, parties = keys_of(ticket), {party.name: party for party in ticket.roster.parties}
+    holders = {}
+    for name in graph_of(ticket, round_).get(me.name, ()):
+        public, signature = keys.boxes[name]
+        check_box_key(parties[name], public, signature, ticket.label.simulation)
+        holders[name] = public
+    if not holders:
+        raise ProtocolError("The ticket names nobody with whom this node could mask its update")
+    shares = threshold(len(holders) + 1, fraction_of(ticket))
+    secrets, dealing = deal(context_of(ticket, round_), me.name, holders, shares)
+    MaskMemory(memory).keep(ticket.label.task, round_, secrets)
+    return Deposit.sign(dealing, ticket.label.task, round_, me.keys.signing, ticket.label.domain).encoded
+
+
+def mask_publics(ticket: Ticket, names: list[str] | tuple[str, ...]) -> dict[str, bytes]:
+    """Return ephemeral keys by name after checking that their owners signed them for this round."""
+    keys, label = keys_of(ticket), ticket.label
+    parties = {party.name: party for party in ticket.roster.parties}
+    publics = {}
+    for name in names:
+        if name not in keys.masks:
+            raise VerificationError(f"{name!r} takes no part in this attempt")
+        public, sharing, signature = keys.masks[name]
+        Signed(MaskKey(label.task, label.round, public, sharing), signature).verify(parties[name].address, label.domain)
+        publics[name] = public
+    return publics
+
+
+class MaskedKit:
+    """See :class:`flbc.node.kit.Kit`."""
+
+    def check(self, ticket: Ticket) -> None:
+        """Check mode and modulus, and that those who take part are different training parties, and enough."""
+        config, keys = ticket.config, keys_of(ticket)
+        if config.mode != MODE or config.key_bits or config.scheme_keys:
+            raise ProtocolError(f"Scheme 'masked' has the mode {MODE!r} and no scheme key of its own")
+        if config.codec["max_multiplier"] is not None:
+            raise ProtocolError("Scheme 'masked' has no declared weights; weights are inside the sum")
+        threshold(config.min_survivors, fraction_of(ticket))
+        mechanism = mechanism_of(config)
+        if mechanism is not None:
+            mechanism.check_survivors(config.min_survivors)
+        Modulus(ticket.spec)
+        training = {party.name for _, party in ticket.roster.with_role(TRAIN_ROLE)}
+        if set(keys.boxes) - training:
+            raise ProtocolError("The scheme keys name somebody who is not a training party of the roster")
+        if keys.masks and (set(keys.masks) != set(keys.boxes) or len(keys.masks) < config.min_survivors):
+            raise ProtocolError(
+                f"{len(keys.masks)} take part with keys for masks, {len(keys.boxes)} with keys for boxes, and "
+                f"min_survivors is {config.min_survivors}"
+            )
+        for entries in (keys.boxes, keys.masks):
+            if len({entry[0] for entry in entries.values()}) != len(entries):
+                raise RosterError("Two parties have the same key: one of them took the other's")
+
+    def protector(self, ticket: Ticket, me: Identity, memory: NodeMemory) -> MaskingProtector:
+        """Mask under the ephemeral key that the ticket names, which serves this attempt alone."""
+        store = MaskMemory(memory)
+        peers = mask_publics(ticket, graph_of(ticket, ticket.label.round).get(me.name, ()))
+        if store.was_given(peers.values()):
+            raise StaleLabelError("The ticket names an ephemeral key of which this node gave a share before")
+        if me.name not in keys_of(ticket).masks:
+            raise ProtocolError("This node takes no part in this attempt")
+        secrets = store.use(keys_of(ticket).masks[me.name][0], ticket.label)
+        return MaskingProtector(ticket.spec, me.name, secrets, peers, client_noise(ticket.config))
+
+    def set_up(self, ticket: Ticket, me: Identity, memory: NodeMemory) -> bytes:
+        """Deal for the ticket's own round: who comes new, comes back, or used up what it dealt before."""
+        return deposit_for(ticket, me, memory, ticket.label.round)
+
+    def next_keys(self, ticket: Ticket, me: Identity, memory: NodeMemory) -> bytes:
+        """Deal for the next round, if there is one."""
+        if ticket.label.round >= ticket.config.rounds:
+            return b""
+        return deposit_for(ticket, me, memory, ticket.label.round + 1)
+
+    def answered(self, ticket: Ticket, memory: NodeMemory) -> None:
+        """Erase ephemeral key and seed; the own share of the seed stays until the sum is opened."""
+        MaskMemory(memory).erase(ticket.label)
+
+    def combiner(self, ticket: Ticket) -> Combiner:
+        """Add; to open takes what was dealt (:mod:`flbc.flower.unmasking`)."""
+        return MaskingCombiner(ticket.spec)
+
+    def contribution(self, ticket: Ticket, party: int, nonce: bytes) -> Contribution:
+        """Refuse who takes no part in the attempt."""
+        name = ticket.roster.parties[party].name
+        if name not in keys_of(ticket).masks:
+            raise VerificationError(f"{name!r} is no party of this attempt and cannot be in its sum")
+        return Contribution(party, keys_of(ticket).masks[name][0], nonce)
+
+    def decryptor(self, ticket: Ticket) -> None:
+        """Any attempt can be opened by its survivors."""

@@ -1,0 +1,204 @@
+"""Pairwise masks in Z_2^k that cancel in the sum: secure aggregation in the SecAgg+ line, in two trips of a client.
+
+After Bonawitz et al. 2017 (*Practical Secure Aggregation*, section 4) and Bell et al. 2020 (*Secure Single-Server
+Aggregation*, section 3). Client i has an ephemeral key E_i and a seed b_i for this attempt (:mod:`.masking_keys`) and
+neighbours N(i) (:mod:`.masking_graph`). It sends ::
+
+    c_i = x_i + PRG(b_i, label, nonce_i) + Σ_{j in N(i)} ± PRG(X25519(E_i, E_j), label)   (mod 2^k)
+
+with ``+`` where i's name comes before j's. All ± cancel between clients that both sent. To open the sum of the
+survivors, each client gives, for every neighbour, one share: of b_j if j is in the sum, of E_j's secret if it is not.
+From a threshold of shares the server takes the seeds' masks off the sum, and the masks that the missing clients left
+in it. PRG is AES-256-CTR under a key from HKDF-SHA256; k is the number of bits that hold the sum, rounded up to bytes.
+
+Trips
+    The ephemeral public key and the sealed shares for round t + 1 ride on the signed submission of round t, so a round
+    is two trips: send the masked vector, give the shares. Who comes new, or was not in the last round, makes one trip
+    before. An ephemeral key is good for one round and its owner uses it for one attempt.
+Who learns what
+    *Server, alone*: the sum of the survivors; single vectors stay under the seed's mask or under those of the
+    neighbours. *Clients, outsiders*: nothing but what the next model shows. *Server and f members of a client's group
+    of g*: still nothing if f < 2t - g (t the threshold; with t > 2g/3 that is a third of the group): they would need t
+    shares of its seed and t of its key, and an honest member gives one of the two per round, remembered on disk.
+    With *f >= t* they read the client. *Server and c clients of n*: the sum of the n - c others, which is why
+    ``min_survivors`` exists. With neighbours instead of a full graph, colluders who hold a third of all places around
+    a set of clients, and a server that declares the rest of the places dropped, learn the sum of that set alone; an
+    honest order of the ring makes that improbable (Bell et al., section 3.4), and a ledger's seed makes it honest.
+    Without a ledger a server that shows different lists of survivors to different clients is held off by the threshold
+    alone; with one, all give shares for the one list that the committee signed.
+Later theft
+    Boxes are sealed to keys that nodes make for one run and keep for a few: the long-term keys open none of them. Who
+    copies the files of t members of a group *during* a run, and recorded its traffic, opens the rounds of that run.
+Noise
+    *Central*: the server adds it to the sum it opened; it knows the exact sum, and the guarantee holds against
+    everybody else. *Distributed*: every client adds its part before masking; nobody sees a sum with less noise than
+    that of the survivors who do not collude (:mod:`flbc.privacy.distributed`).
+What is not detected
+    A client may send any integers (poisoning); they spoil the sum, as in the clear. Wrong shares are noticed, one
+    liar in a group is named, more abandon the round.
+Dropouts
+    Before its vector arrived: its neighbours' masks are taken off with the shares of its key. After that: it is in the
+    sum, its seed comes from the others. Before it gave shares: a threshold of the others suffices. Fewer: the round is
+    abandoned and the model kept; nobody gives a second kind of shares for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from numpy.typing import NDArray
+
+from ..crypto.keystream import KEY_BYTES, EncryptionKey, add_keystream
+from ..errors import CiphertextError, ConfigError
+from .base import IntVector, Noise, SumSpec
+from .masking_keys import MaskSecrets
+
+Words: TypeAlias = NDArray[np.unsignedinteger[Any]]
+
+_PAIR, _SELF = b"flbc/masking/pair/1", b"flbc/masking/self/1"
+
+
+class Modulus:
+    """Z_2^k with k = 8 * ``size``: how many bytes a value takes, and the words in which it is computed.
+
+    Parameters
+    ----------
+    spec : SumSpec
+    size : int or None (default: None)
+        Bytes of a value; None: as few as hold the sum.
+
+    Raises
+    ------
+    ConfigError
+        If the sum does not fit.
+    """
+
+    def __init__(self, spec: SumSpec, size: int | None = None) -> None:
+        self.size = -(-spec.slot_bits // 8) if size is None else size
+        if not 1 <= self.size <= 8 or 8 * self.size < spec.slot_bits:
+            raise ConfigError(
+                f"A modulus of {8 * self.size} bits cannot hold the sum, which needs {spec.slot_bits}, and 64 are the "
+                "most; lower Codec(bits=...), or the noise"
+            )
+        self.word: np.dtype[Any] = np.dtype(np.uint32 if self.size <= 4 else np.uint64)
+
+    def pack(self, words: Words) -> bytes:
+        """Return the low bytes of every word, little-endian."""
+        data = words.astype(self.word.newbyteorder("<"), copy=False)
+        if self.size == self.word.itemsize:
+            return data.tobytes()
+        return data.view(np.uint8).reshape(-1, self.word.itemsize)[:, : self.size].tobytes()
+
+    def unpack(self, data: bytes, length: int) -> Words:
+        """Undo :meth:`pack`, in fresh words; :class:`CiphertextError` if the length is wrong."""
+        if len(data) != length * self.size:
+            raise CiphertextError(f"A masked vector has {len(data)} bytes, expected {length * self.size}")
+        if self.size == self.word.itemsize:
+            return np.frombuffer(data, self.word.newbyteorder("<")).astype(self.word)
+        wide = np.zeros((length, self.word.itemsize), np.uint8)
+        wide[:, : self.size] = np.frombuffer(data, np.uint8).reshape(length, self.size)
+        return wide.reshape(-1).view(self.word.newbyteorder("<")).astype(self.word, copy=False)
+
+    def signed(self, words: Words) -> IntVector:
+        """Return the residues between -2^(k-1) and 2^(k-1)."""
+        shift = 8 * (self.word.itemsize - self.size)
+        signed = (words << self.word.type(shift)).view(np.dtype(f"i{self.word.itemsize}"))
+        result: IntVector = (signed >> shift).astype(np.int64)
+        return result
+
+
+def pair_key(own: EncryptionKey, peer: bytes, label: bytes) -> bytes:
+    """Return the key of the mask that two clients share; :class:`VerificationError` if the peer's key is unusable."""
+    return own.agree(peer, _PAIR + label)
+
+
+def seed_key(seed: bytes, label: bytes, nonce: bytes) -> bytes:
+    """Return the key of a client's own mask: the nonce makes it fresh in every submission (S7)."""
+    return HKDF(SHA256(), KEY_BYTES, None, _SELF + label + nonce).derive(seed)
+
+
+class MaskingProtector:
+    """Client half: add noise, if it is the client's to add, and the masks.
+
+    Parameters
+    ----------
+    spec : SumSpec
+    name : str
+        The client's.
+    secrets : MaskSecrets
+        Made for this attempt, used once.
+    peers : mapping of str to bytes
+        The neighbours' ephemeral public keys by name, verified by the caller.
+    noise : callable or None (default: None)
+        Draws the client's part of distributed noise.
+    """
+
+    def __init__(
+        self, spec: SumSpec, name: str, secrets: MaskSecrets, peers: Mapping[str, bytes], noise: Noise | None = None
+    ) -> None:
+        self._spec, self._name, self._secrets, self._peers, self._noise = spec, name, secrets, dict(peers), noise
+        self._modulus = Modulus(spec)
+
+    def protect(self, values: IntVector, label: bytes, nonce: bytes) -> bytes:
+        """Return the masked vector, ``Modulus.size`` bytes a value."""
+        self._spec.check(values)
+        words: Words = values.astype(self._modulus.word)
+        if self._noise is not None:
+            np.add(words, self._noise(self._spec.length).astype(self._modulus.word), out=words)
+        add_keystream(seed_key(self._secrets.seed, label, nonce), words)
+        for name, public in self._peers.items():
+            add_keystream(pair_key(self._secrets.key, public, label), words, 1 if self._name < name else -1)
+        return self._modulus.pack(words)
+
+
+class MaskingAdder:
+    """Adds masked vectors; what leader and committee recompute."""
+
+    def __init__(self, spec: SumSpec) -> None:
+        self.spec, self.modulus = spec, Modulus(spec)
+
+    def check(self, payload: bytes) -> None:
+        """Raise :class:`CiphertextError` unless the payload has the agreed length."""
+        if len(payload) != self.spec.length * self.modulus.size:
+            self.modulus.unpack(payload, self.spec.length)
+
+    def combine(self, payloads: Mapping[int, bytes]) -> bytes:
+        """Return the masked sum."""
+        total: Words = np.zeros(self.spec.length, self.modulus.word)
+        for party in sorted(payloads):
+            np.add(total, self.modulus.unpack(payloads[party], self.spec.length), out=total)
+        return self.modulus.pack(total)
+
+    def unmask(
+        self,
+        hidden: bytes,
+        label: bytes,
+        seeds: Sequence[tuple[bytes, bytes]],
+        gone: Sequence[tuple[str, EncryptionKey, Mapping[str, bytes]]],
+        noise: Noise | None,
+    ) -> IntVector:
+        """Take off what is left of the masks, and add noise in the group of the sum (S13).
+
+        Parameters
+        ----------
+        hidden : bytes
+        label : bytes
+        seeds : sequence of (bytes, bytes)
+            Seed and nonce of every survivor.
+        gone : sequence of (str, EncryptionKey, mapping)
+            Name, ephemeral key, and surviving neighbours' public keys by name, of every client that is not in the sum.
+        noise : callable or None
+        """
+        words = self.modulus.unpack(hidden, self.spec.length)
+        for seed, nonce in seeds:
+            add_keystream(seed_key(seed, label, nonce), words, -1)
+        for name, key, peers in gone:
+            for peer, public in peers.items():  # the peer's mask towards the client that is gone stands in the sum
+                add_keystream(pair_key(key, public, label), words, -1 if peer < name else 1)
+        if noise is not None:
+            np.add(words, noise(self.spec.length).astype(self.modulus.word), out=words)
+        return self.modulus.signed(words)
