@@ -78,6 +78,20 @@ def test_heart_without_privacy_is_plain_fedavg(play: Any, caplog: Any) -> None:
     assert accuracies(caplog) == pytest.approx(expected.curve, abs=6e-4)  # printed with three digits
 
 
+@pytest.mark.parametrize("where", ["opener", "clients"])
+def test_heart_masked_without_a_helper(caplog: Any, capsys: Any, home: Path, where: str) -> None:
+    caplog.set_level(logging.INFO)
+    overrides = {"num-server-rounds": 2, "epsilon": 3.0, "min-survivors": 4, "privacy-where": where, "compare": True}
+    config = {**defaults("masked"), **FAST, **overrides}
+    grid = LocalGrid(client.app, 4, run_config=config)
+    server.app(grid, Context(1, 0, {}, RecordDict(), config, 1))
+    assert not errors(grid)
+    assert accuracies(caplog)[-1] > 0.7
+    assert "epsilon 3.000 of 3" in caplog.text
+    assert "epsilon spent 3.000" in capsys.readouterr().out
+    assert ("the server, which knows the exact sum" in caplog.text) is (where == "opener")
+
+
 def test_digits(play: Any, caplog: Any, capsys: Any) -> None:
     caplog.set_level(logging.INFO)
     grid = play(3, dataset="digits", privacy_unit="none", num_server_rounds=2, local_epochs=1, compare=True)

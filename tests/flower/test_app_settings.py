@@ -14,7 +14,10 @@ from flbc.demo.datasets import DATASETS
 from flbc.errors import ConfigError
 from flbc.flower.app.server import STRATEGIES, Demo, strategy_of
 from flbc.flower.app.settings import AppSettings
+from flbc.flower.masked import Masked
 from flbc.flower.strategy import SecureStrategy
+from flbc.node.pins import Policy
+from flbc.schemes.masking_graph import threshold
 
 ROOT = Path(__file__).parents[2]
 APPS = sorted((ROOT / "strategies").glob("*/pyproject.toml"))
@@ -24,6 +27,10 @@ SCENARIOS = sorted((ROOT / "configs").glob("*.toml"))
 def defaults(app: str = "paillier") -> dict[str, Any]:
     text = (ROOT / "strategies" / app / "pyproject.toml").read_text("utf-8")
     return flatten_dict(tomllib.loads(text)["tool"]["flwr"]["app"]["config"])
+
+
+#: Noise that the clients add, of whom one may work with the server.
+SHARED = {"privacy_where": "clients", "min_survivors": 4}
 
 
 def read(**overrides: Any) -> AppSettings:
@@ -106,6 +113,17 @@ def test_what_is_set_holds() -> None:
         ({"local_steps": 0}, "at least 1"),
         ({"fold": 5}, "must be 0 to 4"),
         ({"privacy_unit": "patient"}, "choose one of none, example, client"),
+        (
+            {"strategy": "masked", "privacy_where": "server"},
+            "privacy-where = 'server' .* one of opener, clients",
+        ),
+        ({"strategy": "masked", "privacy_colluders": 2}, 'privacy-colluders = 2 belongs to privacy-where = "clients"'),
+        ({"strategy": "paillier", **SHARED}, "needs strategy = \"masked\", and strategy = 'paillier'"),
+        ({"strategy": "nddfe", **SHARED}, "run strategies/masked"),
+        ({"strategy": "masked", **SHARED, "privacy_unit": "none"}, "set privacy-unit, or privacy-where"),
+        ({"strategy": "masked", **SHARED, "privacy_colluders": 0}, "privacy-colluders = 0 must be at least 1"),
+        ({"strategy": "masked", **SHARED, "privacy_colluders": 3}, "set min-survivors to at least 5, or lower"),
+        ({"strategy": "masked", **SHARED, "min_survivors": 2}, "set min-survivors to at least 3"),
     ],
 )
 def test_what_is_refused(overrides: dict[str, Any], words: str) -> None:
@@ -123,6 +141,31 @@ def test_a_strategy_shows_accuracies_and_is_the_users_otherwise(name: str) -> No
     users = [kind for kind in type(strategy).__mro__[1:] if issubclass(kind, SecureStrategy) and "start" in dir(kind)]
     for method in ("start", "configure_train", "aggregate_train", "aggregate_evaluate"):
         assert getattr(type(strategy), method) is getattr(users[1], method), "the mixin changes the log line alone"
+
+
+def test_the_masked_app_needs_what_the_strategy_needs() -> None:
+    strategy = strategy_of(AppSettings.read({**defaults("masked"), "threshold": 0.75}))
+    assert isinstance(strategy, Masked)
+    assert strategy.threshold == 0.75
+    assert strategy.privacy is not None
+    assert (strategy.privacy.where, strategy.privacy.colluders) == ("opener", 1)
+    with pytest.raises(ConfigError, match=r"The threshold is 0\.4: pass a fraction"):
+        strategy_of(AppSettings.read({**defaults("masked"), "threshold": 0.4}))
+
+
+@pytest.mark.parametrize("app", APPS, ids=lambda path: path.parent.name)
+def test_the_written_threshold_is_two_thirds(app: Path) -> None:
+    written = AppSettings.read(defaults(app.parent.name)).threshold
+    for group in range(3, 200):
+        assert threshold(group, written) == threshold(group) == 2 * group // 3 + 1
+    assert written >= Policy().min_threshold
+
+
+def test_noise_that_the_clients_add() -> None:
+    privacy = read(strategy="masked", privacy_where="clients", privacy_colluders=2, min_survivors=4).privacy
+    assert privacy is not None
+    assert (privacy.where, privacy.colluders) == ("clients", 2)
+    assert read(strategy="masked").privacy == read(strategy="paillier").privacy
 
 
 def test_an_unknown_strategy() -> None:

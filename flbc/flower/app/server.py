@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import FedAvg
 from ...demo.compare import compare, render
 from ...demo.heart import HOSPITALS
 from ...errors import ConfigError, FlbcError
+from ..masked import Masked
 from ..nddfe import NddFe
 from ..paillier import Paillier
 from ..strategy import SecureStrategy
@@ -56,6 +57,10 @@ class NddFeDemo(Demo, NddFe):
     """The strategy NddFe, with that line."""
 
 
+class MaskedDemo(Demo, Masked):
+    """The strategy Masked, with that line."""
+
+
 def hospital(party: str) -> str:
     """Return the hospital's name of a simulated node; deployed parties carry their own names."""
     _, _, number = party.partition("node-")
@@ -86,6 +91,7 @@ STRATEGIES: dict[str, Callable[[AppSettings], Demo]] = {
     "nddfe": lambda settings: NddFeDemo(
         _wrapped(settings), mode=settings.mode, weights=settings.weights, **_common(settings)
     ),
+    "masked": lambda settings: MaskedDemo(_wrapped(settings), threshold=settings.threshold, **_common(settings)),
 }
 
 

@@ -15,6 +15,7 @@ from ...demo.training import Local
 from ...errors import ConfigError
 from ...ledger.settings import Ledger
 from ...privacy import Privacy
+from ...privacy.spec import WHERES, Where
 
 PRIVACY_UNITS = ("none", "example", "client")
 
@@ -34,6 +35,8 @@ class AppSettings:
     epsilon: float
     delta: float
     clip_norm: float
+    privacy_where: Where
+    privacy_colluders: int
     learning_rate: float
     local_steps: int
     local_epochs: int
@@ -44,6 +47,7 @@ class AppSettings:
     compression: Compression | None
     mode: str
     weights: str
+    threshold: float
     min_survivors: int
     stage_timeout: float
     node_wait: float
@@ -58,13 +62,12 @@ class AppSettings:
         Raises
         ------
         ConfigError
-            Names the key that is missing, has the wrong type or an unknown value.
+            Names the key that is missing, has the wrong type or an unknown value, or contradicts another one.
         """
-        unit = _get(config, "privacy-unit", str)
-        if unit not in PRIVACY_UNITS:
-            raise ConfigError(
-                f"Run-config privacy-unit = {unit!r} is unknown; choose one of {', '.join(PRIVACY_UNITS)}"
-            )
+        strategy = _get(config, "strategy", str)
+        unit = _choice(config, "privacy-unit", PRIVACY_UNITS)
+        survivors = _get(config, "min-survivors", int)
+        where, colluders = _noise(config, strategy, unit, survivors)
         fold = _get(config, "fold", int)
         if not 0 <= fold < 5:
             raise ConfigError(f"Run-config fold = {fold} must be 0 to 4: the data are split into five folds")
@@ -74,7 +77,7 @@ class AppSettings:
         if rounds < 1 or steps < 1:
             raise ConfigError("Run-config num-server-rounds and local-steps must be at least 1")
         return cls(
-            strategy=_get(config, "strategy", str),
+            strategy=strategy,
             data=data,
             data_dir=_get(config, "data-dir", str),
             rounds=rounds,
@@ -82,6 +85,8 @@ class AppSettings:
             epsilon=_get(config, "epsilon", float),
             delta=_get(config, "delta", float),
             clip_norm=_get(config, "clip-norm", float),
+            privacy_where=where,
+            privacy_colluders=colluders,
             learning_rate=rate,
             local_steps=steps,
             local_epochs=epochs,
@@ -92,7 +97,8 @@ class AppSettings:
             compression=_compression(config),
             mode=_get(config, "mode", str),
             weights=_get(config, "weights", str),
-            min_survivors=_get(config, "min-survivors", int),
+            threshold=_get(config, "threshold", float),
+            min_survivors=survivors,
             stage_timeout=_get(config, "stage-timeout", float),
             node_wait=_get(config, "node-wait", float),
             reveal_metrics=tuple(filter(None, (n.strip() for n in _get(config, "reveal-metrics", str).split(",")))),
@@ -112,6 +118,8 @@ class AppSettings:
             clip_norm=self.clip_norm,
             rounds=self.rounds,
             learning_rate=self.learning_rate,
+            where=self.privacy_where,
+            colluders=self.privacy_colluders,
         )
 
     @property
@@ -135,6 +143,39 @@ class AppSettings:
             local_steps=self.local_steps,
             clip_norm=self.clip_norm,
         )
+
+
+def _noise(config: Mapping[str, Any], strategy: str, unit: str, survivors: int) -> tuple[Where, int]:
+    """Return who adds the noise, and how many clients are assumed to work with the server."""
+    where: Where = _choice(config, "privacy-where", WHERES)
+    colluders = _get(config, "privacy-colluders", int)
+    if where == "opener":
+        if colluders != 1:
+            raise ConfigError(
+                f'Run-config privacy-colluders = {colluders} belongs to privacy-where = "clients": set that, or leave '
+                "privacy-colluders at 1"
+            )
+        return where, colluders
+    if strategy != "masked":
+        raise ConfigError(
+            f'Run-config privacy-where = "clients" needs strategy = "masked", and strategy = {strategy!r}: run '
+            'strategies/masked, or set privacy-where = "opener"'
+        )
+    if unit == "none":
+        raise ConfigError(
+            'Run-config privacy-where = "clients" says who adds noise, and privacy-unit = "none" that there is none: '
+            'set privacy-unit, or privacy-where = "opener"'
+        )
+    if colluders < 1:
+        raise ConfigError(
+            f"Run-config privacy-colluders = {colluders} must be at least 1: every client knows the noise that it adds"
+        )
+    if survivors - colluders < 2:
+        raise ConfigError(
+            f"Run-config min-survivors = {survivors} with privacy-colluders = {colluders} leaves fewer than two honest "
+            f"clients to add the noise: set min-survivors to at least {colluders + 2}, or lower privacy-colluders"
+        )
+    return where, colluders
 
 
 def _training(config: Mapping[str, Any], data: Dataset, unit: str) -> tuple[float, int, int]:
@@ -185,6 +226,13 @@ def _ledger(config: Mapping[str, Any]) -> Ledger | None:
         settle_wait=_get(config, "ledger.settle-wait", float),
         publisher=_get(config, "ledger.publisher", str),
     )
+
+
+def _choice(config: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> Any:
+    value = _get(config, key, str)
+    if value not in choices:
+        raise ConfigError(f"Run-config {key} = {value!r} is unknown; choose one of {', '.join(choices)}")
+    return value
 
 
 def _get(config: Mapping[str, Any], key: str, kind: type) -> Any:
