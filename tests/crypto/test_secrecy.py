@@ -74,7 +74,7 @@ def test_public_keys_may_travel(key):
 
 
 def test_importing_is_light():
-    modules = "signing eip712 keystream packing paillier phe_interop keystore"
+    modules = "signing eip712 keystream packing paillier phe_interop keystore shamir boxes"
     code = f"""
 import sys
 for name in "{modules}".split():
