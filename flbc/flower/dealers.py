@@ -69,7 +69,7 @@ class Dealers:
                 break
             keys = MaskedKeys(boxes)
             ticket = session.label_keys(roster, server_round, attempt, ZERO, keys.encoded)
-            self._set_up(session, ticket, {name: places[name] for name in lacking})
+            self._set_up(session, ticket, {name: places[name] for name in sorted(lacking)})
             silent = {name for name in lacking if (name, server_round) not in self._deposits}
             if not silent:
                 break

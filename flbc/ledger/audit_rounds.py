@@ -90,7 +90,10 @@ class RoundAudit:
         doubts.same("state.round and attempt", (state.round, state.attempt), self._last)
         unopened = len(history.blocks) - len(self.opened_rounds)
         if unopened > 0:
-            note = f"{unopened} blocks have no opening on the chain: they may have been opened all the same"
+            if self.terms.config.signs_openings:
+                note = f"{unopened} blocks have no opening on the chain: they may have been opened all the same"
+            else:
+                note = "masked sums are opened by all survivors together and nobody signs that: every round may be open"
             if self.terms.mechanism is not None:
                 worst = self.terms.mechanism.epsilon_after(max(self.openings, len({b.round for b in history.blocks})))
                 note += f"; if they were, epsilon is {worst:.4g}"
