@@ -1,11 +1,20 @@
 import hmac
+import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flbc.crypto.keystream import EncryptionKey, add_keystream, keystream, keystream_into, prf_words
+from flbc.crypto.keystream import (
+    EncryptionKey,
+    Keystream,
+    add_keystream,
+    add_keystreams,
+    keystream,
+    keystream_into,
+    prf_words,
+)
 from flbc.errors import VerificationError
 
 KEY = bytes(range(32))
@@ -142,7 +151,7 @@ def test_wrong_arguments():
     key=keys,
     start=st.lists(st.integers(0, 2**64 - 1), max_size=9),
     factor=st.integers(-(2**70), 2**70),
-    dtype=st.sampled_from([np.uint32, np.uint64]),
+    dtype=st.sampled_from([np.uint8, np.uint16, np.uint32, np.uint64]),
 )
 def test_added_keystream_is_the_keystream_times_the_factor(key, start, factor, dtype):
     words = np.array(start, np.uint64).astype(dtype)
@@ -153,7 +162,7 @@ def test_added_keystream_is_the_keystream_times_the_factor(key, start, factor, d
     assert words.tolist() == expected
 
 
-@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64])
 def test_added_keystream_over_block_borders(dtype):
     words = np.zeros((1 << 17) // np.dtype(dtype).itemsize * 2 + 3, dtype)
     add_keystream(KEY, words)
@@ -168,7 +177,7 @@ def test_added_keystream_over_block_borders(dtype):
         np.zeros(4, np.int64),
         np.zeros((2, 2), np.uint32),
         np.zeros(8, np.uint32)[::2],
-        np.zeros(4, np.uint16),
+        np.zeros(4, np.float32),
         [0, 0],
         np.frombuffer(bytes(8), np.uint32),
     ],
@@ -176,3 +185,40 @@ def test_added_keystream_over_block_borders(dtype):
 def test_arrays_that_no_keystream_is_added_to(words):
     with pytest.raises(TypeError, match="words must be"):
         add_keystream(KEY, words)
+
+
+@given(
+    used=st.lists(st.tuples(keys, st.integers(-(2**70), 2**70) | st.sampled_from([1, -1])), max_size=5),
+    length=st.sampled_from([0, 1, 5, (1 << 17) - 1, (1 << 17) + 3]),
+    dtype=st.sampled_from([np.uint8, np.uint32]),
+)
+def test_many_keystreams_are_added_as_one_after_another(used, length, dtype):
+    together = np.arange(length).astype(dtype)
+    one_by_one = together.copy()
+    add_keystreams(iter(used), together)
+    for key, factor in used:
+        add_keystream(key, one_by_one, factor)
+    assert np.array_equal(together, one_by_one)
+
+
+def test_pads_that_cancel_leave_nothing():
+    words = np.arange(70_000, dtype=np.uint32)
+    add_keystreams([(KEY, 1), (KEY[::-1], -1), (KEY, -1), (KEY[::-1], 1)], words)
+    assert np.array_equal(words, np.arange(70_000))
+
+
+@given(st.lists(st.integers(0, 3000), max_size=8))
+def test_a_keystream_is_read_piece_by_piece(sizes):
+    stream, parts = Keystream(KEY), [np.empty(size, np.uint8) for size in sizes]
+    for part in parts:
+        stream.read_into(part)
+    assert b"".join(part.tobytes() for part in parts) == keystream(KEY, sum(sizes))
+
+
+def test_a_keystream_is_a_secret():
+    stream = Keystream(KEY)
+    assert repr(stream) == "<Keystream: secret>"
+    with pytest.raises(TypeError, match="never pickled"):
+        pickle.dumps(stream)
+    with pytest.raises(ValueError, match="key must be 32 bytes"):
+        Keystream(KEY[:-1])
