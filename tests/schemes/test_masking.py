@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from flbc.crypto.keystream import EncryptionKey
 from flbc.crypto.shamir import SHARE_BYTES
-from flbc.errors import CodecError, ConfigError, OpeningRefusedError, ProtocolError, VerificationError
+from flbc.errors import CiphertextError, CodecError, ConfigError, OpeningRefusedError, ProtocolError, VerificationError
 from flbc.schemes import IntVector, SumSpec
 from flbc.schemes.masking import MaskingAdder, MaskingProtector, Modulus
 from flbc.schemes.masking_graph import degree, neighbours, threshold
@@ -263,17 +263,61 @@ def test_a_modulus_too_small_for_the_sum_is_refused_at_construction(max_abs: int
         Modulus(SumSpec(3, max_abs, 2), size)
 
 
-@few
-@given(st.integers(1, 2**60), st.integers(1, 4), st.integers(0, 30))
-def test_pack_is_undone(max_abs: int, parties: int, length: int) -> None:
-    spec = SumSpec(length + 1, max_abs, parties)
-    modulus = Modulus(spec)
-    words = (
-        np.random.default_rng(length).integers(0, 2 ** (8 * modulus.size), length + 1, np.uint64).astype(modulus.word)
-    )
+def residues(modulus: Modulus, words: Any) -> list[int]:
+    """Return words without what stands above the modulus."""
+    return [int(word) % 2 ** (8 * modulus.size) for word in words]
+
+
+@given(st.integers(1, 8), st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40))
+def test_pack_is_undone(size: int, numbers: list[int]) -> None:
+    """Every size, every length from 1, and anything above the modulus."""
+    modulus = Modulus(SumSpec(len(numbers), 1, 1), size)
+    words = np.array(numbers, np.uint64).astype(modulus.word)
     packed = modulus.pack(words)
-    assert len(packed) == (length + 1) * modulus.size
-    assert np.array_equal(modulus.unpack(packed, length + 1), words)
+    assert packed == b"".join((n % 256**size).to_bytes(size, "little") for n in numbers)
+    unpacked = modulus.unpack(packed, len(numbers))
+    assert residues(modulus, unpacked) == [n % 256**size for n in numbers]
+    assert modulus.pack(unpacked) == packed
+    unpacked += 1  # in fresh memory, and writable
+    assert modulus.pack(words) == packed
+    half, whole = 2 ** (8 * size - 1), 256**size
+    assert modulus.signed(words).tolist() == [(n + half) % whole - half for n in numbers]
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_pack_of_more_values_than_a_block_of_the_cache(size: int) -> None:
+    modulus = Modulus(SumSpec(100_003, 1, 1), size)
+    words = np.random.default_rng(size).integers(0, 2**64, 100_003, np.uint64).astype(modulus.word)
+    packed = modulus.pack(words)
+    assert (
+        packed == words.astype(words.dtype.newbyteorder("<")).view(np.uint8).reshape(len(words), -1)[:, :size].tobytes()
+    )
+    assert residues(modulus, modulus.unpack(packed, len(words))) == residues(modulus, words)
+
+
+@given(st.integers(1, 8), st.lists(st.integers(0, 2**64), min_size=9, max_size=9))
+def test_what_stands_above_the_modulus_changes_no_sum(size: int, above: list[int]) -> None:
+    rows = np.array([[1, -1, 0], [1, 1, 0], [1, 1, -1]])
+    modulus = Modulus(SumSpec(3, 1, 3), size)
+    word = 256**modulus.word.itemsize
+    dirty = [(int(n) + high * 256**size) % word for n, high in zip(rows.flat, above, strict=True)]
+    total = np.array(dirty, np.uint64).astype(modulus.word).reshape(3, 3).sum(axis=0, dtype=modulus.word)
+    assert modulus.signed(total).tolist() == [3, 1, -1]
+    assert modulus.signed(modulus.unpack(modulus.pack(total), 3)).tolist() == [3, 1, -1]
+
+
+@pytest.mark.parametrize(("size", "word"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (6, 8), (7, 8), (8, 8)])
+def test_words_are_the_smallest_that_hold_a_value(size: int, word: int) -> None:
+    modulus = Modulus(SumSpec(3, 1, 1), size)
+    assert modulus.word == np.dtype(f"u{word}")
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_vector_of_another_length_is_refused(size: int, change: int) -> None:
+    modulus = Modulus(SumSpec(3, 1, 1), size)
+    with pytest.raises(CiphertextError, match=f"{3 * size + change} bytes, expected {3 * size}"):
+        modulus.unpack(bytes(3 * size + change), 3)
 
 
 # ---------------------------------------------------------------------- shares that do not fit
