@@ -20,16 +20,21 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..crypto.keystream import KEY_BYTES, Keystream
 from ..errors import CodecError
 from . import exact
 from .layout import Arrays, Layout, Tensor
 from .metrics import flatten_metrics
 from .ranges import MARKS, largest_of, mark, next_ranges
 from .settings import Codec, Frame
+
+#: Values of a tensor that are quantised at a time: with all that comes and goes about half a megabyte.
+_BLOCK = 1 << 14
 
 IntVector = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -41,7 +46,7 @@ class EncodedUpdate:
 
     values: IntVector
     metric_names: tuple[str, ...] = ()
-    #: Per sent float coordinate, what its integer stands for, in units of the update; empty with privacy.
+    #: With compression, per sent float coordinate: what its integer stands for, in units of the update.
     carried: Floats = field(default_factory=lambda: np.zeros(0), repr=False)
 
 
@@ -149,19 +154,20 @@ class VectorPlan:
         ranges = frame.ranges
         if len(ranges) != len(self.layout.of_kind("float")):
             raise CodecError("The frame has another number of ranges than the model has float arrays")
-        count = self.layout.count("float") if indices is None else len(indices)
-        floats, carried = np.zeros(count, np.int64), np.zeros(count)
+        all_floats = self.layout.count("float")
+        count = all_floats if indices is None else len(indices)
+        values = np.empty(self.length - all_floats + count, np.int64)
+        carried = np.zeros(0 if indices is None else count)
+        ratio, chance = weight / frame.max_weight, Keystream(secrets.token_bytes(KEY_BYTES))
         marks: list[IntVector] = []
         saturated = 0
         for (tensor, place, within), limit in zip(self._places(indices), ranges, strict=True):
-            flat = update[tensor.name].reshape(-1)[within].astype(np.float64)
-            with np.errstate(over="ignore"):  # infinity saturates like any other value that does not fit
-                scaled = flat * (weight / frame.max_weight) / limit
-            saturated += int(np.count_nonzero(np.abs(scaled) > 1))
-            marks.append(mark(scaled))
-            floats[place] = round_stochastic(np.clip(scaled, -1, 1) * self.codec.max_abs)
-            if weight:
-                carried[place] = floats[place] * (limit / self.codec.max_abs * (frame.max_weight / weight))
+            chosen = update[tensor.name].reshape(-1)[within]
+            largest, beyond = quantise(chosen, ratio, limit, self.codec.max_abs, chance, values[place])
+            saturated += beyond
+            marks.append(mark(np.array([largest])))
+            if weight and indices is not None:
+                carried[place] = values[place] * (limit / self.codec.max_abs * (frame.max_weight / weight))
         integers = [update[t.name].reshape(-1).astype(np.float64) * weight for t, _ in self.layout.integer_slices()]
         names, numbers = flatten_metrics(metrics, self.codec.max_metrics)
         tail = np.zeros(2 + self.codec.max_metrics, np.float64)
@@ -169,7 +175,8 @@ class VectorPlan:
         with np.errstate(over="ignore"):  # refused by exact.split
             tail[2 : 2 + len(numbers)] = np.array(numbers, np.float64) * weight
         digits = exact.split(np.concatenate([*integers, tail]), self.codec.bits)
-        return EncodedUpdate(np.concatenate([floats, *marks, digits]), names, carried)
+        np.concatenate([*marks, digits], out=values[count:])
+        return EncodedUpdate(values, names, carried)
 
     def _places(self, indices: IntVector | None) -> Iterator[tuple[Tensor, slice, slice | IntVector]]:
         """Yield each float tensor, its place among the coordinates that are sent, and which of its own those are."""
@@ -246,9 +253,59 @@ class VectorPlan:
             raise CodecError(f"The opened sum has shape {total.shape}, expected ({length},)")
 
 
-def round_stochastic(values: NDArray[np.float64]) -> IntVector:
-    """Round up with the probability of the fractional part, so that the mean is unbiased; u is independent of data."""
-    rng = np.random.Generator(np.random.SFC64(secrets.randbits(128)))
-    # Not floor(values + u): that sum rounds up to the next integer when u is close to 1 and values are large.
-    floor = np.floor(values)
-    return np.asarray(floor + (rng.random(values.shape) < values - floor), np.int64)
+def quantise(
+    values: NDArray[Any], ratio: float, limit: float, max_abs: int, chance: Keystream, out: IntVector
+) -> tuple[float, int]:
+    """Write ``values * ratio / limit``, cut off at ±1, in steps of ``1 / max_abs``.
+
+    Works in blocks that stay in the cache: with one pass over the memory for each operation it takes three times as
+    long, and twice as long as Flower's.
+
+    Parameters
+    ----------
+    values : ndarray of numbers, shape (n,)
+    ratio, limit : float
+        Weight over the largest weight, and the range.
+    max_abs : int
+        Below 2^31.
+    chance : Keystream
+        Of a fresh key.
+    out : ndarray of int64, shape (n,)
+        Is overwritten.
+
+    Returns
+    -------
+    largest : float
+        Magnitude of the largest value in units of the range, before it is cut off.
+    beyond : int
+        How many values were cut off.
+    """
+    largest, beyond = 0.0, 0
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK].astype(np.float64)
+        with np.errstate(over="ignore"):  # infinity saturates like any other value that does not fit
+            block *= ratio
+            block /= limit
+        top = float(max(block.max(), -block.min()))
+        if top > 1:
+            beyond += int(np.count_nonzero(np.abs(block) > 1))
+            np.clip(block, -1, 1, out=block)
+        largest = max(largest, top)
+        block *= max_abs
+        round_stochastic(block, chance, out[start : start + _BLOCK])
+    return largest, beyond
+
+
+def round_stochastic(values: Floats, chance: Keystream, out: IntVector) -> None:
+    """Round up with the probability of the fractional part, so that the mean is unbiased up to 2^-32.
+
+    ``values``, below 2^31 in magnitude, are overwritten, and ``out`` as well; ``chance`` must not depend on them. In
+    fixed point: 32 bits after the point, a random fraction added, the fraction cut off. No sum is rounded, so that an
+    integer stays what it is whatever is drawn, and nothing leaves its range.
+    """
+    values *= 2.0**32
+    np.copyto(out, values, casting="unsafe")
+    random = np.empty(len(values), np.uint32)
+    chance.read_into(random)
+    out += random
+    out >>= 32

@@ -1,4 +1,6 @@
 import math
+import secrets
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -6,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flbc.codec import Codec, Frame, Layout, OpenedUpdate, VectorPlan, exact
-from flbc.codec.dense import round_stochastic
+from flbc.codec.dense import quantise, round_stochastic
 from flbc.codec.metrics import count_metrics, flatten_metrics, metric_sizes, unflatten_metrics
 from flbc.codec.ranges import BEYOND, LARGEST, MARKS, SMALLEST
+from flbc.crypto.keystream import Keystream, keystream
 from flbc.errors import CodecError, ConfigError, FlbcError, NonFiniteError, ProtocolError
 
 ALL_BITS = (8, 16, 23, 32)
@@ -90,34 +93,82 @@ def test_model_of_integers_only():
     assert plan.decode(total, 1, 0, plan.first_frame()).mean["n"].tolist() == [4.0, -4.0]
 
 
+class Draws:
+    """A keystream of given words."""
+
+    def __init__(self, *words):
+        self.words = words
+
+    def read_into(self, out):
+        out[...] = np.resize(np.array(self.words, np.uint32), out.shape)
+
+
+def rounded(values, chance=None):
+    out = np.empty(len(values), np.int64)
+    round_stochastic(np.array(values, np.float64), chance or Keystream(secrets.token_bytes(32)), out)
+    return out
+
+
 def test_rounding_is_unbiased():
     draws = 40_000
     for value in (0.1, -0.1, 0.5, -2.75, 1e-3):
-        rounded = round_stochastic(np.full(draws, value))
-        assert set(np.unique(rounded)) <= {math.floor(value), math.ceil(value)}
+        found = rounded(np.full(draws, value))
+        assert set(np.unique(found)) <= {math.floor(value), math.ceil(value)}
         fraction = value - math.floor(value)
         sigma = math.sqrt(fraction * (1 - fraction) / draws)
-        assert abs(rounded.mean() - value) < 6 * sigma
+        assert abs(found.mean() - value) < 6 * sigma
 
 
-def test_rounding_keeps_integers():
-    values = np.array([-(2.0**31) + 1, -3.0, 0.0, 7.0, 2.0**31 - 1])
-    for _ in range(100):
-        assert np.array_equal(round_stochastic(values), values)
+@given(st.floats(-(2.0**31) + 1, 2.0**31 - 1), st.integers(0, 2**32 - 1))
+def test_rounding_adds_a_fraction_and_cuts_off(value, word):
+    """The exact rule, in rationals; digits below 2^-32 are dropped towards zero."""
+    fixed = Fraction(math.trunc(Fraction(value) * 2**32), 2**32)
+    assert rounded([value], Draws(word)).tolist() == [math.floor(fixed + Fraction(word, 2**32))]
 
 
-def test_rounding_never_leaves_the_range_even_with_the_largest_draw(monkeypatch):
-    class Largest:
-        def random(self, shape):
-            return np.full(shape, np.nextafter(1.0, 0.0))
-
-    monkeypatch.setattr(np.random, "Generator", lambda source: Largest())
-    assert round_stochastic(np.array([2.0**31 - 1])).tolist() == [2**31 - 1]
+@pytest.mark.parametrize("word", [0, 1, 2**31, 2**32 - 1])
+def test_rounding_keeps_integers_and_never_leaves_the_range_whatever_is_drawn(word):
+    values = [-(2**31) + 1, -3, 0, 7, 2**31 - 1]
+    assert rounded(values, Draws(word)).tolist() == values
 
 
 def test_rounding_draws_fresh_randomness():
-    values = np.full(200, 0.5)
-    assert not np.array_equal(round_stochastic(values), round_stochastic(values))
+    plan = plan_of({"a": np.zeros(200), "b": np.zeros(200)}, bits=8, initial_range=127.0, max_examples=1.0)
+    half = {"a": np.full(200, 0.5), "b": np.full(200, 0.5)}
+    first, second = (plan.encode(half, 1.0, {}, plan.first_frame()).values for _ in range(2))
+    drawn = [first[:200], first[200:400], second[:200], second[200:400]]
+    assert len({tuple(row) for row in drawn}) == 4, "other draws for other arrays and other updates"
+
+
+# ---------------------------------------------------------------------- blocks
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("length", [1, (1 << 14) - 1, 1 << 14, (1 << 14) + 1, 40_000])
+def test_blocks_change_nothing(dtype, length):
+    values = np.random.default_rng(length).normal(0, 0.5, length).astype(dtype)
+    out = np.empty(length, np.int64)
+    largest, beyond = quantise(values, 0.75, 0.5, 2**31 - 1, Keystream(bytes(32)), out)
+    scaled = values.astype(np.float64) * 0.75 / 0.5
+    draws = np.frombuffer(keystream(bytes(32), 4 * length), "<u4")
+    fixed = (np.clip(scaled, -1, 1) * (2**31 - 1) * 2.0**32).astype(np.int64)
+    assert np.array_equal(out, (fixed + draws) >> 32)
+    assert largest == np.abs(scaled).max()
+    assert beyond == np.count_nonzero(np.abs(scaled) > 1)
+
+
+@pytest.mark.parametrize("place", [0, 16_383, 16_384, 39_999])
+@pytest.mark.parametrize("value", [3.0, -3.0, math.inf, -math.inf])
+def test_one_value_beyond_the_range_is_found_in_any_block(place, value):
+    values, out = np.zeros(40_000), np.empty(40_000, np.int64)
+    values[place] = value
+    assert quantise(values, 1.0, 1.0, 127, Draws(5), out) == (abs(value), 1)
+    assert np.flatnonzero(out).tolist() == [place]
+    assert out[place] == math.copysign(127, value)
+    assert values[place] == value, "the update is not overwritten"
+
+
+def test_without_compression_nothing_is_carried():
+    plan = plan_of({"w": np.zeros(3)}, max_examples=1.0)
+    assert plan.encode({"w": np.ones(3)}, 1.0, {}, plan.first_frame()).carried.tolist() == []
 
 
 # ---------------------------------------------------------------------- saturation
