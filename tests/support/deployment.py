@@ -39,7 +39,7 @@ class Deployment:
     """A consortium on one machine. Use as a context manager; everything is killed at the end.
 
     With ``committee`` the hospitals serve in the committee too; ``server`` is added to the SuperLink's environment;
-    ``helper`` is the role (and name) of the node beside the hospitals.
+    ``helper`` is the role (and name) of the node beside the hospitals, None where there is none.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Deployment:
         *,
         committee: bool = False,
         server: dict[str, str] | None = None,
-        helper: str = "authority",
+        helper: str | None = "authority",
     ) -> None:
-        self.helper = helper
+        self.helpers = () if helper is None else (helper,)
         self.folder, self.hospitals = folder, list(hospitals)
         self.trains = ("committee", "hospital") if committee else ("hospital",)
         self.server = server or {}
@@ -63,7 +63,7 @@ class Deployment:
         (folder / "password").write_text(PASSWORD)
         (folder / "password").chmod(0o600)
         entries = []
-        for name in (*hospitals, helper):
+        for name in (*hospitals, *self.helpers):
             keys = PartyKeys.generate(name, paillier_bits=key_bits if name == "authority" else None)
             keystore.save(folder / f"{name}.key", keys, PASSWORD)
             self.keys[name] = keys
@@ -83,7 +83,7 @@ class Deployment:
         port = str(self.link_port)
         self.start("superlink", ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port])
         self.wait(self._open, 60)
-        for number, name in enumerate((*self.hospitals, self.helper)):
+        for number, name in enumerate((*self.hospitals, *self.helpers)):
             self.start_node(name, number)
         self.home("cli").mkdir(parents=True)
         (self.home("cli") / "config.toml").write_text(
@@ -95,7 +95,7 @@ class Deployment:
             self.kill(name)
 
     def roles(self, name: str) -> tuple[str, ...]:
-        return (self.helper,) if name == self.helper else self.trains
+        return (name,) if name in self.helpers else self.trains
 
     # ------------------------------------------------------------------ processes
     def environment(self, name: str) -> dict[str, str]:
@@ -130,6 +130,14 @@ class Deployment:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+    def pause(self, name: str) -> None:
+        """Stop a process and all it started where they are, until :meth:`resume`."""
+        os.killpg(self.processes[name].pid, signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """Let them go on."""
+        os.killpg(self.processes[name].pid, signal.SIGCONT)
 
     def flwr(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -1,0 +1,47 @@
+"""Masked as processes: four hospitals, one of which is killed with -9 between its upload and the unmasking."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flbc.demo.heart import HOSPITALS, split
+from tests.support.deployment import Deployment
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+APP = Path(__file__).resolve().parents[2] / "strategies" / "masked"
+VICTIM, SLOW = "hungary", "cleveland"
+
+
+def answered(d: Deployment, name: str, round_: int) -> bool:
+    return any(row[0] == round_ for row in d.query(name, "SELECT round FROM answered WHERE length(reply) > 0"))
+
+
+def test_a_hospital_killed_between_upload_and_unmasking_is_in_the_sum(tmp_path: Path) -> None:
+    """Round 2 sums all four, with the shares of three; in round 3 the victim is back with one set-up trip."""
+    sizes = {name: len(split(name, 0).train_y) for name in HOSPITALS}
+    policy = {"schemes": ["masked"], "min-survivors": 3, "max-epsilon": 2.0, "reveal-metrics": ["accuracy"]}
+    with Deployment(tmp_path, sizes, 0, policy, helper=None) as d:
+        config = (
+            'num-server-rounds=3 epsilon=2.0 privacy-unit="example" privacy-where="clients" compare=false ledger.url=""'
+        )
+        run = d.flwr("run", str(APP), "test", "--stream", "-c", config)
+        d.wait(lambda: "ROUND 2]" in d.log(SLOW), 240)
+        d.pause(SLOW)  # so that nothing is opened before the victim's upload is at the server and the victim is dead
+        d.wait(lambda: answered(d, VICTIM, 2), 120)
+        d.wait(lambda: d.log(VICTIM).rpartition("ROUND 2]")[2].count("Sent successfully") > 0, 60)
+        d.kill(VICTIM)
+        d.resume(SLOW)
+        d.wait(lambda: bool(d.query(SLOW, "SELECT 1 FROM opened WHERE round = 2 AND answer IS NOT NULL")), 120)
+        d.start_node(VICTIM, list(HOSPITALS).index(VICTIM))
+        output, _ = run.communicate(timeout=400)
+        listing, _ = d.flwr("ls", "test", "--format", "json").communicate(timeout=60)
+        assert json.loads(listing)["runs"][0]["status"] == "finished:completed", output[-3000:]
+        assert output.count("flbc: 4 clients") == 3, output[-3000:]
+        assert "epsilon 2.000 of 2" in output
+        assert d.query(VICTIM, "SELECT round FROM opened WHERE answer IS NOT NULL ORDER BY round") == [(1,), (3,)]
+        for name in HOSPITALS:
+            assert d.query(name, "SELECT count(*) FROM mask WHERE secrets IS NOT NULL") == [(0,)], "used and not erased"
