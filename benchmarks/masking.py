@@ -6,7 +6,8 @@ the same groups (a client and its neighbours) and the same threshold, and otherw
 quantises to 22 bits and works modulo 2^32, flbc to 16 bits (``--bits``) and modulo as few bytes as hold the sum.
 
 Times are processor seconds (``time.process_time``). Codecs are in them; training, signatures, serialising and sending
-are not. Medians over all clients, and over three rounds of the server with 10 clients (one round with 100).
+are not. Medians over all clients, and with 10 clients over five runs, in which both take turns: the speed of a machine
+that others use changes within seconds, and a ratio should not.
 
 * Client: *deal* makes keys, shares and boxes; *code* quantises; *mask* is all else up to the masked bytes; *give*
   answers with shares when the sum is opened. Flower opens boxes when it masks, flbc when it gives.
@@ -32,7 +33,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import median
 from typing import Any
 from unittest.mock import patch
@@ -67,7 +68,7 @@ Floats = NDArray[np.float32]
 
 MILLION = 1_000_000
 DROPPED = 0.1
-REPEATS = 3
+REPEATS = 5
 MIN_RATIO = 5.0
 #: The weight of every client, about half of the largest: 1,000 is Flower's default.
 EXAMPLES, MAX_EXAMPLES = 500, 1024.0
@@ -149,9 +150,11 @@ class Served:
         return self.add, shares, own - self.add - shares, sum(self.whole.wall) - sum(self.nodes.wall)
 
 
-def middle(served: Sequence[Served]) -> tuple[float, float, float, float]:
-    add, shares, unmask, wall = (median(column) for column in zip(*(s.seconds for s in served), strict=True))
-    return add, shares, unmask, wall
+def middle(costs: Sequence[Cost]) -> Cost:
+    """Return the medians of several runs of one case."""
+    first = costs[0]
+    numbers = {f.name: median(getattr(c, f.name) for c in costs) for f in fields(Cost) if f.type == "float"}
+    return replace(first, **numbers)
 
 
 def who_drops(clients: int, dropped: int) -> frozenset[int]:
@@ -257,17 +260,14 @@ class FlowerStrategy:
         return None, {}
 
 
-def flower_costs(vectors: Sequence[Floats], dropped: Sequence[int], repeats: int) -> list[Cost]:
+def flower_costs(vectors: Sequence[Floats], dropped: Sequence[int]) -> list[Cost]:
     nodes = FlowerClients(vectors)
     step = 2 * FLOWER_CLIP / FLOWER_RANGE * FLOWER_MAX_WEIGHT / EXAMPLES
     found = []
     for count in dropped:
         nodes.gone = who_drops(len(vectors), count)
-        served = []
-        for _ in range(repeats):
-            took, mean = flower_round(nodes, len(vectors))
-            check(mean, vectors, nodes.gone, step)
-            served.append(took)
+        served, mean = flower_round(nodes, len(vectors))
+        check(mean, vectors, nodes.gone, step)
         found.append(flower_cost(nodes, len(vectors), served))
     return found
 
@@ -294,14 +294,14 @@ def flower_round(nodes: FlowerClients, clients: int) -> tuple[Served, NDArray[An
     return Served(whole, nodes.inside, add, shares), strategy.mean
 
 
-def flower_cost(nodes: FlowerClients, clients: int, served: Sequence[Served]) -> Cost:
+def flower_cost(nodes: FlowerClients, clients: int, served: Served) -> Cost:
     setup, share, collect, unmask = (median(nodes.stages[stage].cpu) for stage in Stage.all())
     up, down = ({stage: median(of[stage]) for stage in Stage.all()} for of in (nodes.up, nodes.down))
     payload = up.pop(Stage.COLLECT_MASKED_VECTORS)
     beside = sum(up.values()) + sum(down.values())
     code = median(nodes.coding.cpu)
     client = setup + share, code, collect - code, unmask
-    return Cost("Flower SecAgg+", clients, len(nodes.gone), *client, *middle(served), payload, beside)
+    return Cost("Flower SecAgg+", clients, len(nodes.gone), *client, *served.seconds, payload, beside)
 
 
 # ---------------------------------------------------------------------- ours
@@ -348,21 +348,18 @@ class OwnClients:
         return answer
 
 
-def own_costs(vectors: Sequence[Floats], dropped: Sequence[int], repeats: int, bits: int) -> list[Cost]:
+def own_costs(vectors: Sequence[Floats], dropped: Sequence[int], bits: int) -> list[Cost]:
     nodes = OwnClients(vectors, bits)
     step = float(nodes.codec.initial_range) / nodes.codec.max_abs * MAX_EXAMPLES / EXAMPLES
     found = []
     for count in dropped:
         gone = who_drops(len(vectors), count)
-        served = []
-        for _ in range(repeats):
-            took, mean = own_round(nodes, gone)
-            check(mean, vectors, gone, step)
-            served.append(took)
+        served, mean = own_round(nodes, gone)
+        check(mean, vectors, gone, step)
         making, coding, masking, giving = (median(watch.cpu) for watch in nodes.watches)
         client = making, coding, masking, giving
         sent = len(nodes.payloads[0]), median(nodes.beside)
-        found.append(Cost(f"flbc, {bits} bits", len(vectors), count, *client, *middle(served), *sent))
+        found.append(Cost(f"flbc, {bits} bits", len(vectors), count, *client, *served.seconds, *sent))
     return found
 
 
@@ -459,8 +456,9 @@ def main() -> int:
     for clients, repeats in ((10, REPEATS),) if options.quick else ((10, REPEATS), (100, 1)):
         vectors = [rng.normal(0, 1 / 32, values).astype(np.float32) for _ in range(clients)]
         dropped = 0, round(DROPPED * clients)
-        own += own_costs(vectors, dropped, repeats, options.bits)
-        flower += flower_costs(vectors, dropped, repeats)
+        runs = [(own_costs(vectors, dropped, options.bits), flower_costs(vectors, dropped)) for _ in range(repeats)]
+        own += [middle(case) for case in zip(*(costs for costs, _ in runs), strict=True)]
+        flower += [middle(case) for case in zip(*(costs for _, costs in runs), strict=True)]
     console = Console(width=max(Console().width, 200), highlight=False)
     console.print(table([c for pair in zip(flower, own, strict=True) for c in pair], values))
     console.print(ratios(flower, own))
