@@ -176,8 +176,8 @@ def add_keystream(key: bytes, words: NDArray[np.unsignedinteger[Any]], factor: i
 def add_keystreams(keys: Iterable[tuple[bytes, int]], words: NDArray[np.unsignedinteger[Any]]) -> None:
     """Add multiples of keystreams to an array, in place and modulo its word size.
 
-    All of them are added to a block that stays in the cache before the next block is touched. With ten keys that takes a
-    tenth less time than a pass over the memory for each, and a fifth less where other processes fill the cache.
+    All of them are added to a block that stays in the cache before the next block is touched. With ten keys that takes
+    a tenth less time than a pass over the memory for each, and a fifth less where other processes fill the cache.
 
     Parameters
     ----------
