@@ -21,7 +21,7 @@ Who drops does so after dealing, which leaves the most work for the server.
 
 The budget is client and server at least 5 times cheaper than Flower's in every case. The server keeps it, and so does
 the client with 100 clients. With 10 clients, where Flower's spends little on shares, our client is about 4 times
-cheaper (3.6 to 5.5 in seven runs): keystreams of AES-256 alone take some 40 % of its time, as the last lines say. That
+cheaper (3.6 to 5.5 in six runs): keystreams of AES-256 alone take some 40 % of its time, as the last lines say. That
 budget is printed as missed, and the exit status is 1 for it with ``--strict`` only; less than 3 times, or any other
 budget that is missed, gives 1 always.
 """
