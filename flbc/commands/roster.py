@@ -28,6 +28,13 @@ def roster(
     scheme: Annotated[list[str] | None, typer.Option(help="Accepted scheme; may be repeated.")] = None,
     min_key_bits: Annotated[int, typer.Option(help="Smallest scheme key in bits.")] = 3072,
     min_survivors: Annotated[int, typer.Option(help="Fewest clients in a sum.")] = 3,
+    min_threshold: Annotated[
+        float | None,
+        typer.Option(help="With masks: smallest fraction of a group that opens a secret; else 2/3."),
+    ] = None,
+    noise_by: Annotated[
+        str, typer.Option(help="clients: accept only noise that clients add; opener: only that of whoever opens.")
+    ] = "",
     min_noise_multiplier: Annotated[float, typer.Option(help="Above 0: require differential privacy.")] = 0.0,
     max_epsilon: Annotated[float | None, typer.Option(help="Require differential privacy with at most this.")] = None,
     max_delta: Annotated[float | None, typer.Option(help="Largest delta; 0.001 when not given.")] = None,
@@ -60,6 +67,10 @@ def roster(
         "total-epsilon": max_total_epsilon,
     }
     policy.update({f"max-{name}": limit for name, limit in limits.items() if limit is not None})
+    if min_threshold is not None:
+        policy["min-threshold"] = min_threshold
+    if noise_by:
+        policy["noise-by"] = noise_by
     if deployment is not None:
         from ..ledger.deployment import Deployment
 

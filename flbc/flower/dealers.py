@@ -1,24 +1,33 @@
-"""The server's part in masking: what clients dealt for which round, and the set-up trip of those who have not.
+"""The server's part in masking: who takes part in a round, what they dealt for it, and set-up trips.
 
-Deposits ride on submissions (:class:`flbc.node.masked.Deposit`), so that in a steady roster nobody has to be asked.
-Whoever comes new or comes back, used its deposit in an attempt that was not opened, or lost too many holders of its
-shares to changes of the roster, is asked once, before it trains.
+Deposits ride on submissions (:class:`flbc.node.masked.Deposit`), dealt among those who took part then. If the same
+take part again, nobody has to be asked. Otherwise, because shares belong to those who take part in *their* round, all
+are asked at once: a set-up trip. In a later attempt of a round the same take part, and those whose keys were used deal
+anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from logging import WARNING
 from typing import TYPE_CHECKING
 
 from flwr.common.logger import log
 
-from ..crypto.keystream import EncryptionKey
 from ..errors import FlbcError, ProtocolError, TooFewNodesError
-from ..node.masked import Deposit, MaskedKeys, MaskKey, fraction_of, graph_of, read_box_statement
+from ..node.masked import (
+    Deposit,
+    MaskedKeys,
+    MaskKey,
+    check_public,
+    fraction_of,
+    graph_of,
+    keys_of,
+    read_box_statement,
+)
 from ..node.ticket import Ticket
-from ..roster import Party, Roster
+from ..roster import Roster
 from ..round import ZERO, Signed
 from ..schemes.masking_graph import threshold
 from . import wire
@@ -27,8 +36,7 @@ from .grid import exchange
 if TYPE_CHECKING:
     from .session import Session
 
-#: Nobody holds the other half of this key: it shows whether a public key can be agreed with.
-_PROBE = EncryptionKey.generate()
+Boxes = Mapping[str, tuple[bytes, bytes]]
 
 
 @dataclass
@@ -42,8 +50,11 @@ class Dealers:
     """
 
     timeout: float
-    _deposits: dict[tuple[str, int], Deposit] = field(default_factory=dict)
+    _boxes: dict[int, Boxes] = field(default_factory=dict)  # who takes part, by round
+    _deposits: dict[tuple[str, int], tuple[bytes, Deposit]] = field(default_factory=dict)  # with the group's hash
     _seen: set[bytes] = field(default_factory=set)
+    _used: set[str] = field(default_factory=set)  # whose keys the last attempt has used
+    _suspended: set[str] = field(default_factory=set)
 
     def __call__(
         self, session: Session, roster: Roster, server_round: int, skipped: int, attempt: int, nodes: Iterable[int]
@@ -55,44 +66,30 @@ class Dealers:
         TooFewNodesError
             If fewer than ``min_survivors`` have dealt in the end.
         """
-        cards = {card.party.name: card for card in session.directory.known()}
-        listed = {party.name: party for party in roster.parties}
         places = {party.name: node for node in nodes if (party := session.directory.party(node)) is not None}
-        boxes = {name: read_box_statement(cards[name].keys) for name in places if name in listed}
-        if not boxes:
+        if not places:
             return MaskedKeys().encoded  # nothing is summed, e.g. an evaluation
-        while True:
-            names = set(boxes)
-            ready = {name for name in names if self._holds(name, server_round, names)}
-            lacking = names - ready
-            if not lacking:
-                break
-            keys = MaskedKeys(boxes)
-            ticket = session.label_keys(roster, server_round, attempt, ZERO, keys.encoded)
-            self._set_up(session, ticket, {name: places[name] for name in sorted(lacking)})
-            silent = {name for name in lacking if (name, server_round) not in self._deposits}
-            if not silent:
-                break
-            boxes = {name: entry for name, entry in boxes.items() if name not in silent}
-            if len(boxes) < session.config.min_survivors:
-                raise TooFewNodesError(
-                    f"{len(boxes)} clients have masking keys for round {server_round}, and min_survivors = "
-                    f"{session.config.min_survivors}; {', '.join(sorted(silent))} did not answer the set-up trip"
-                )
+        if attempt and server_round in self._boxes:
+            boxes = self._boxes[server_round]
+            asked = {name: node for name, node in places.items() if name in self._used and name in boxes}
+            if asked:
+                self._set_up(session, roster, server_round, attempt, boxes, asked)
+        else:
+            boxes = self._fresh(session, roster, server_round, places)
+            self._boxes = {server_round: boxes}
+        self._used = set()
         masks = {}
         for name in boxes:
-            deposit = self._deposits[name, server_round]
+            _, deposit = self._deposits[name, server_round]
             masks[name] = deposit.dealing.public, deposit.sharing, deposit.signature
         return MaskedKeys(boxes, masks).encoded
 
     def deposits(self, ticket: Ticket) -> dict[str, Deposit]:
         """Return what those who take part in an attempt have dealt for its round."""
-        from ..node.masked import keys_of
-
-        return {name: self._deposits[name, ticket.label.round] for name in keys_of(ticket).masks}
+        return {name: self._deposits[name, ticket.label.round][1] for name in keys_of(ticket).masks}
 
     def collected(self, ticket: Ticket, riding: Mapping[str, bytes], unused: Iterable[str]) -> None:
-        """Take the deposits that came with replies, and forget those that were used.
+        """Take the deposits that came with replies, and note whose keys were used.
 
         Parameters
         ----------
@@ -102,48 +99,74 @@ class Dealers:
         unused : iterable of str
             Parties that answered without a submission: their ephemeral keys are as good as before.
         """
-        label = ticket.label
         for name, data in riding.items():
             if data:
-                self._take(ticket, name, data, label.round + 1)
-        self._spent = set(self.deposits(ticket)) - set(unused)
+                self._take(ticket, name, data, ticket.label.round + 1)
+        self._used = set(keys_of(ticket).masks) - set(unused)
 
-    def renew(self, ticket: Ticket) -> None:
-        """Forget the deposits that were used in an attempt, because there will be another one."""
-        for name in self._spent:
-            self._deposits.pop((name, ticket.label.round), None)
-        self._spent = set()
-
-    _spent: set[str] = field(default_factory=set)
+    def suspend(self, names: Collection[str]) -> None:
+        """Leave parties out for the rest of the run: what they dealt cannot be opened."""
+        for name in set(names) - self._suspended:
+            log(WARNING, "flbc: %s is left out from now on: its shares cannot be opened, or do not fit", name)
+        self._suspended |= set(names)
 
     # ------------------------------------------------------------------ helpers
-    def _holds(self, name: str, round_: int, present: set[str]) -> bool:
-        """Whether a party has dealt for the round, and enough of the holders are there to lose some."""
-        deposit = self._deposits.get((name, round_))
-        if deposit is None:
-            return False
-        holders = set(deposit.dealing.boxes)
-        spare = len(holders) - deposit.dealing.threshold
-        return len(holders - present) <= spare // 2
+    def _fresh(self, session: Session, roster: Roster, round_: int, places: Mapping[str, int]) -> Boxes:
+        """Fix who takes part in a round, and have everybody deal who has not."""
+        boxes, listed = self._keys(session, places), {party.name for party in roster.parties}
+        boxes = {name: entry for name, entry in boxes.items() if name in listed}
+        while True:
+            if len(boxes) < session.config.min_survivors:
+                raise TooFewNodesError(
+                    f"{len(boxes)} clients have masking keys for round {round_}, and min_survivors = "
+                    f"{session.config.min_survivors}; the log says who did not answer the set-up trip"
+                )
+            group = MaskedKeys(boxes).group
+            lacking = [name for name in sorted(boxes) if self._group(name, round_) != group]
+            if not lacking:
+                return boxes
+            self._set_up(session, roster, round_, 0, boxes, {name: places[name] for name in lacking})
+            silent = {name for name in lacking if self._group(name, round_) != group}
+            boxes = {name: entry for name, entry in boxes.items() if name not in silent}
 
-    def _set_up(self, session: Session, ticket: Ticket, nodes: Mapping[str, int]) -> None:
-        """Ask these parties to deal for the ticket's round."""
-        by_node = {node: name for name, node in nodes.items()}
+    def _keys(self, session: Session, names: Iterable[str]) -> dict[str, tuple[bytes, bytes]]:
+        """Return the keys for boxes of these parties; who signed another's as its own is left out."""
+        boxes: dict[str, tuple[bytes, bytes]] = {}
+        owners: dict[bytes, str] = {}
+        for card in session.directory.known():  # in the order of arrival: who copies comes later
+            name = card.party.name
+            if name in self._suspended or not card.keys:
+                continue
+            public, signature = read_box_statement(card.keys)
+            if owners.setdefault(public, name) != name:
+                log(WARNING, "flbc: %s is left out: its key for boxes is that of %s", name, owners[public])
+            elif name in names:
+                boxes[name] = public, signature
+        return boxes
+
+    def _group(self, name: str, round_: int) -> bytes:
+        """Return among whom a party has dealt for a round."""
+        return self._deposits[name, round_][0] if (name, round_) in self._deposits else b""
+
+    def _set_up(
+        self, session: Session, roster: Roster, round_: int, attempt: int, boxes: Boxes, nodes: Mapping[str, int]
+    ) -> None:
+        """Ask these parties to deal for a round."""
+        ticket = session.label_keys(roster, round_, attempt, ZERO, MaskedKeys(boxes).encoded)
+        names = {node: name for name, node in nodes.items()}
         parts = ticket.to_wire()
-        messages = [wire.request(wire.SETUP, parts, node, ticket.label.round) for node in by_node]
-        for name in nodes:
-            self._deposits.pop((name, ticket.label.round), None)
+        messages = [wire.request(wire.SETUP, parts, node, round_) for node in names]
         for node, reply in exchange(session.grid, messages, self.timeout).items():
             if reply.has_error():
                 reason = (reply.error.reason or "no reason").strip().splitlines()[-1]
-                log(WARNING, "flbc: %s dealt nothing for round %d: %s", by_node[node], ticket.label.round, reason)
+                log(WARNING, "flbc: %s dealt nothing for round %d: %s", names[node], round_, reason)
                 continue
             record = wire.read_record(reply.content)
             data = b"" if record is None else record.get("deposit")
-            self._take(ticket, by_node[node], data if isinstance(data, bytes) else b"", ticket.label.round)
+            self._take(ticket, names[node], data if isinstance(data, bytes) else b"", round_)
 
     def _take(self, ticket: Ticket, name: str, data: bytes, round_: int) -> None:
-        """Keep a deposit if it is in order; who sent another takes a set-up trip."""
+        """Keep a deposit if it is in order."""
         try:
             deposit = Deposit.decode(data)
             self._check(ticket, name, deposit, round_)
@@ -152,7 +175,7 @@ class Dealers:
             return
         self._seen.add(deposit.dealing.public)
         self._deposits = {place: kept for place, kept in self._deposits.items() if place[1] >= ticket.label.round}
-        self._deposits[name, round_] = deposit
+        self._deposits[name, round_] = keys_of(ticket).group, deposit
 
     def _check(self, ticket: Ticket, name: str, deposit: Deposit, round_: int) -> None:
         """Raise unless a deposit is its owner's, fresh, and dealt to the neighbours that it has.
@@ -172,7 +195,7 @@ class Dealers:
             raise ProtocolError("its shares are for others than its neighbours in that round")
         if dealing.threshold != threshold(len(group), fraction_of(ticket)):
             raise ProtocolError("it was dealt with another threshold than the task's")
-        _PROBE.agree(dealing.public, b"flbc/masking/probe/1")  # a key that stops its neighbours stops here
-        party: Party = ticket.roster.parties[ticket.roster.index(name)]
-        word = MaskKey(label.task, round_, dealing.public, deposit.sharing)
+        check_public(dealing.public)  # a key that stops its neighbours stops here
+        party = ticket.roster.parties[ticket.roster.index(name)]
+        word = MaskKey(label.task, round_, dealing.public, keys_of(ticket).group, deposit.sharing)
         Signed(word, deposit.signature).verify(party.address, label.domain)

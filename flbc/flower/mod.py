@@ -115,7 +115,8 @@ class SecureMod:
         elif scheme == SCHEME and wire.text_of(record, "mode") != PAD:
             keys = own_statement(node.me)
         elif scheme == MASKED:
-            keys = box_statement(node.me, MaskMemory(node.memory).box_key(str(context.run_id)))
+            session = wire.bytes_of(record, "session")["session"]
+            keys = box_statement(node.me, MaskMemory(node.memory).box_key(f"{context.run_id}/{session.hex()}"))
         party = canonical(node.me.party(scheme_key).to_dict())
         card = Signed.make(hello(nonce, party, keys), node.me.keys.signing, key_domain(node.me.simulation))
         parts: dict[str, bytes | str | int] = {

@@ -15,6 +15,7 @@ from flwr.common.logger import log
 from ..codec import OpenedUpdate
 from ..codec.metrics import count_metrics
 from ..crypto.signing import keccak256
+from ..errors import OpeningRefusedError
 from ..node import halves
 from ..node.committee import AttestRequest
 from ..node.endorsement import Endorsement
@@ -138,7 +139,19 @@ class SecureRound:
             if len(accepted) < session.config.min_survivors:
                 need = session.config.min_survivors
                 raise AbandonedError(f"{len(accepted)} updates arrived, fewer than min_survivors = {need}")
+            try:
+                halves.check_survivors(self.ticket, accepted)  # as those will who open: before anything is paid for
+            except OpeningRefusedError as error:
+                raise AbandonedError(str(error)) from None
             decryptor = halves.decryptor(self.ticket)
+            if session.dealers is not None and session.chain is not None:
+                # One block a round is signed, so nobody is asked for a signature under a leader that is gone already.
+                leader = session.chain.leader(self.ticket.roster, self.skipped)
+                if leader not in accepted and leader != NO_LEADER:
+                    log(WARNING, "flbc: round %d: the leader %s is silent; the next one takes over", self.number,
+                        self.ticket.roster.parties[leader].name)  # fmt: skip
+                    replies = self._pass_over(replies)
+                    continue
             if session.chain is None and decryptor is not None and decryptor not in accepted:
                 # It sent no update, so it may not open the sum either; replace it before there is a function key.
                 log(WARNING, "flbc: round %d: the decryptor %s is silent; the next one takes over", self.number,
@@ -155,6 +168,8 @@ class SecureRound:
             try:
                 endorsement = attest(session, session.chain, self.ticket, request, self.timeout)
             except UnsignedError as error:
+                if session.dealers is not None:
+                    raise AbandonedError(f"{error}; with masks one block a round is signed") from None
                 log(WARNING, "flbc: round %d, attempt %d: %s", self.number, self.ticket.label.attempt, error)
                 replies = self._pass_over(replies)
                 continue
@@ -200,9 +215,8 @@ class SecureRound:
         label = self.ticket.label
         if label.attempt + 1 >= MAX_ATTEMPTS:
             raise AbandonedError(f"{MAX_ATTEMPTS} attempts were not enough")
-        if self.session.dealers is not None:
-            self.session.dealers.renew(self.ticket)
-        self.ticket = self.session.ticket(label.round, label.attempt + 1, nodes, label.model, self.skipped)
+        among = None if self.session.dealers is None else self.ticket.roster  # masked attempts: always the same people
+        self.ticket = self.session.ticket(label.round, label.attempt + 1, nodes, label.model, self.skipped, among=among)
         nodes = [node for node in nodes if self.session.sums(self.ticket, node)]
         parts = self.ticket.to_wire()
         messages = [wire.request(wire.REPROTECT, parts, node, self.number) for node in nodes]

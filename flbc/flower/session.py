@@ -147,6 +147,7 @@ class Session:
         model: bytes,
         skipped: int = 0,
         summed: bool = True,
+        among: Roster | None = None,
     ) -> Ticket:
         """Label an attempt.
 
@@ -161,9 +162,11 @@ class Session:
             Leaders or decryptors that were silent before.
         summed : bool (default: True)
             Whether the nodes' updates will be summed; False for evaluations.
+        among : Roster or None (default: None)
+            The roster, where it must stay that of an attempt before.
         """
         nodes = list(nodes)
-        roster = self.roster or self._roster_of(nodes)
+        roster = among or self.roster or self._roster_of(nodes)
         keys = self.keys(self, roster, server_round, skipped, attempt, nodes if summed else ())
         return self.label_keys(roster, server_round, attempt, model, keys)
 

@@ -6,6 +6,7 @@ e.g. :class:`flbc.Paillier`, says which roles, keys and combiner it needs.
 
 from __future__ import annotations
 
+import secrets
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -187,6 +188,7 @@ class SecureStrategy(Strategy):
         minima = (getattr(self.strategy, name, 0) for name in ("min_train_nodes", "min_available_nodes"))
         parts: dict[str, bytes | str | int] = {"scheme": self.scheme, "key-bits": self.key_bits, "mode": self.mode}
         parts["committee"] = book is not None
+        parts["session"] = secrets.token_bytes(16)  # a ServerApp may start several tasks in one run
         needed = max(self.min_survivors, *minima)
         committee = 0 if self.ledger is None else self.ledger.committee
         directory = Directory(

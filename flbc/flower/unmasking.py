@@ -11,7 +11,7 @@ from flwr.app import Message
 from flwr.common.logger import log
 
 from ..errors import FlbcError
-from ..node.masked import graph_of, keys_of
+from ..node.masked import graph_of
 from ..node.memory import NodeMemory
 from ..node.opening import OpenRequest, noise_of, reserve
 from ..node.ticket import Ticket
@@ -49,7 +49,7 @@ class Unmasking:
         Raises
         ------
         AbandonedError
-            If fewer holders than the threshold answer.
+            If fewer holders than the threshold answer. Who dealt what cannot be opened is left out from now on.
         OpeningRefusedError
             If shares do not fit, or the sum is out of range.
         BudgetExhaustedError
@@ -67,11 +67,16 @@ class Unmasking:
         graph = graph_of(ticket, ticket.label.round)
         opening = MaskingCombiner(ticket.spec, ticket.label.hash, dealings, survivors, graph, noise)
         answers = self._answers(session, ticket, request, opening)
+        given = {name: opening.read(name, answer) for name, answer in answers.items()}
+        short, misfits = opening.missing(given), opening.misfits(given)
+        # Enough of its holders answered, and yet its secret does not come out: it dealt something else.
+        self._dealers.suspend([n for n in short if len(set(dealings[n].boxes) & set(given)) >= dealings[n].threshold])
+        self._dealers.suspend(misfits)
         total = opening.open(request.hidden, lambda requests: answers)
         if total is None:
             raise AbandonedError(
-                f"{len(answers)} of {len(keys_of(ticket).masks)} clients gave their shares within {_TRIES} x "
-                f"{self._timeout:g} s, too few to take off the masks of {', '.join(self._short(opening, answers))}"
+                f"{len(answers)} of {len(dealings)} clients gave their shares within {_TRIES} x {self._timeout:g} s, "
+                f"too few to take off the masks of {', '.join(short)}"
             )
         for name in sorted(opening.liars):
             log(WARNING, "flbc: round %d: %s gave a wrong share, or was dealt one", ticket.label.round, name)
@@ -97,7 +102,7 @@ class Unmasking:
             enough = partial(self._enough, opening, answers, asked)
             replies = exchange(session.grid, messages, self._timeout, enough)
             answers = {**answers, **self._read(replies, asked, opening, quiet=False)}
-            if not self._short(opening, answers):
+            if self._settled(opening, answers):
                 break
         return answers
 
@@ -108,11 +113,13 @@ class Unmasking:
         asked: Mapping[int, str],
         replies: Mapping[int, Message],
     ) -> bool:
-        return not self._short(opening, {**before, **self._read(replies, asked, opening, quiet=True)})
+        return self._settled(opening, {**before, **self._read(replies, asked, opening, quiet=True)})
 
     @staticmethod
-    def _short(opening: MaskingCombiner, answers: Mapping[str, bytes]) -> list[str]:
-        return opening.missing({name: opening.read(name, answer) for name, answer in answers.items()})
+    def _settled(opening: MaskingCombiner, answers: Mapping[str, bytes]) -> bool:
+        """Whether there are enough shares, and they fit: with a false one among few, more are waited for."""
+        given = {name: opening.read(name, answer) for name, answer in answers.items()}
+        return not opening.missing(given) and not opening.misfits(given)
 
     @staticmethod
     def _read(

@@ -68,6 +68,7 @@ class RoundAudit:
         self.head = terms.genesis
         self.openings = 0  # as the opener counts: burnt ones included
         self.opened_rounds: set[int] = set()
+        self._rounds: set[int] = set()
         self._draws: dict[int, int] = {}
         self._last = (0, 0)
 
@@ -90,12 +91,13 @@ class RoundAudit:
         doubts.same("state.round and attempt", (state.round, state.attempt), self._last)
         unopened = len(history.blocks) - len(self.opened_rounds)
         if unopened > 0:
-            if self.terms.config.signs_openings:
-                note = f"{unopened} blocks have no opening on the chain: they may have been opened all the same"
-            else:
-                note = "masked sums are opened by all survivors together and nobody signs that: every round may be open"
-            if self.terms.mechanism is not None:
-                worst = self.terms.mechanism.epsilon_after(max(self.openings, len({b.round for b in history.blocks})))
+            note = f"{unopened} blocks have no opening on the chain: they may have been opened all the same"
+            if not self.terms.config.signs_openings:
+                note = (
+                    "masked sums are opened by all survivors together; nobody signs that, so every block counts as open"
+                )
+            elif self.terms.mechanism is not None:
+                worst = self.terms.mechanism.epsilon_after(max(self.openings, len(self._rounds)))
                 note += f"; if they were, epsilon is {worst:.4g}"
             doubts.notes.append(note)
         burnt = self.openings - len(self.opened_rounds)
@@ -146,6 +148,9 @@ class RoundAudit:
         if opening:
             with doubts.about(f"opening of {where}"):
                 epsilon = self._opening(record, opening)
+        self._rounds.add(record.round)
+        if not terms.config.signs_openings and terms.mechanism is not None:
+            epsilon = terms.mechanism.epsilon_after(len(self._rounds))  # nobody says that it was not opened
         number = 0
         with doubts.about(f"{where}.at"):
             number = self.clock.number(record.at)

@@ -239,12 +239,21 @@ class Attester:
             raise VerificationError("The block's leader and the attempt's decryptor must be one")
         check_sum(halves.combiner(ticket), request)
         place = (beacon.height, beacon.parent)
-        self.memory.sign_once(ticket.label.task, ticket.label.hash, place, block.hash)
+        self.memory.sign_once(ticket.label.task, once(ticket), place, block.hash)
         where, key = ticket.label.domain, self.me.keys.signing
         if leads:
             _, proof = make_draw(self.me.keys, beacon.seed, beacon.height)
             return Attestation(leader=Signed.make(block, key, where).signature, proof=proof)
         return Attestation(vote=Signed.make(Vote(block.label, block.hash), key, where).signature)
+
+
+def once(ticket: Ticket) -> bytes:
+    """Return what a node signs one block for: an attempt, or the whole round where every attempt could be opened.
+
+    Shares of masks are held by many, so that two signed lists of survivors could be opened by different ones.
+    """
+    label = ticket.label
+    return label.hash if ticket.config.signs_openings else keccak256(label.task + label.round.to_bytes(4, "big"))
 
 
 def check_block(ticket: Ticket, covenant: Covenant, beacon: Beacon, request: AttestRequest) -> None:
@@ -256,6 +265,7 @@ def check_block(ticket: Ticket, covenant: Covenant, beacon: Beacon, request: Att
         raise VerificationError("The block sums fewer submissions than min_survivors")
     _check_entries(ticket, beacon, request.summed)
     _check_entries(ticket, beacon, request.rejected)
+    halves.check_survivors(ticket, [entry.submission.party for entry in request.summed])
     if block.submissions != tuple(entry.submission.hash for entry in request.summed):
         raise VerificationError("The block does not list exactly the submissions that were sent")
     rejected = tuple(entry.submission.party for entry in request.rejected)

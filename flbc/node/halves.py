@@ -5,6 +5,7 @@ Everything else on a node, and the server, works with the contract of :mod:`flbc
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ..errors import ProtocolError
@@ -73,3 +74,8 @@ def set_up(ticket: Ticket, me: Identity, memory: NodeMemory) -> bytes:
 def answered(ticket: Ticket, memory: NodeMemory) -> None:
     """Erase what a node does not need any more once its reply is kept."""
     kit_of(ticket).answered(ticket, memory)
+
+
+def check_survivors(ticket: Ticket, parties: Collection[int]) -> None:
+    """Raise :class:`OpeningRefusedError` unless these parties, by roster index, may be summed."""
+    kit_of(ticket).check_survivors(ticket, parties)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ProtocolError
@@ -44,6 +45,10 @@ class Kit(Protocol):
         """Return what helpers must know of the party with this roster index."""
         ...
 
+    def check_survivors(self, ticket: Ticket, parties: Collection[int]) -> None:
+        """Raise :class:`OpeningRefusedError` unless these parties, by roster index, may be summed."""
+        ...
+
     def decryptor(self, ticket: Ticket) -> int | None:
         """Return the roster index of the one node that can open this attempt; None if any attempt's helper can."""
         ...
@@ -51,6 +56,9 @@ class Kit(Protocol):
 
 class FixedKeys:
     """The part of a kit of schemes whose keys stay the same over rounds."""
+
+    def check_survivors(self, ticket: Ticket, parties: Collection[int]) -> None:
+        """Any that are enough may be summed."""
 
     def set_up(self, ticket: Ticket, me: Identity, memory: NodeMemory) -> bytes:
         """Refuse: there is nothing to deal."""

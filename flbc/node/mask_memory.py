@@ -11,11 +11,21 @@ from ..schemes.masking_keys import MaskSecrets
 from .memory import KEPT_TASKS, NodeMemory
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS box_key (run TEXT PRIMARY KEY, public BLOB NOT NULL, secret BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS box_key (
+    run TEXT PRIMARY KEY, public BLOB NOT NULL, secret BLOB NOT NULL, task BLOB) STRICT;
+CREATE TABLE IF NOT EXISTS joined (
+    task BLOB NOT NULL, round INTEGER NOT NULL, party BLOB NOT NULL, PRIMARY KEY (task, round)) STRICT;
 CREATE TABLE IF NOT EXISTS mask (
     public BLOB PRIMARY KEY, task BLOB NOT NULL, round INTEGER NOT NULL, label BLOB, secrets BLOB, share BLOB) STRICT;
 CREATE TABLE IF NOT EXISTS given (public BLOB PRIMARY KEY, kind TEXT NOT NULL) STRICT;
 """
+# Used and unused ones apart, so that greetings of other runs do not push out the key of one that goes on.
+_OLD_KEYS = (
+    "DELETE FROM box_key WHERE task IS NULL AND rowid NOT IN "
+    "(SELECT rowid FROM box_key WHERE task IS NULL ORDER BY rowid DESC LIMIT ?)",
+    "DELETE FROM box_key WHERE task IS NOT NULL AND rowid NOT IN "
+    "(SELECT rowid FROM box_key WHERE task IS NOT NULL ORDER BY rowid DESC LIMIT ?)",
+)
 
 
 class MaskMemory:
@@ -35,23 +45,46 @@ class MaskMemory:
         """Return this node's key for a run, made on first use; those of the newest runs are kept, older ones erased."""
         fresh = EncryptionKey.generate()
         with self._memory.transaction() as db:
-            db.execute("INSERT OR IGNORE INTO box_key VALUES (?, ?, ?)", (run, fresh.public, fresh.to_bytes()))
-            db.execute(
-                "DELETE FROM box_key WHERE rowid NOT IN (SELECT rowid FROM box_key ORDER BY rowid DESC LIMIT ?)",
-                (KEPT_TASKS,),
-            )
+            db.execute("INSERT OR IGNORE INTO box_key VALUES (?, ?, ?, NULL)", (run, fresh.public, fresh.to_bytes()))
+            for old in _OLD_KEYS:
+                db.execute(old, (KEPT_TASKS,))
             row = db.execute("SELECT secret FROM box_key WHERE run = ?", (run,)).fetchone()
         if row is None:
             raise StaleLabelError("This run is older than those whose keys this node keeps; start a new run")
         return EncryptionKey.from_bytes(bytes(row[0]))
 
-    def box_key_of(self, public: bytes) -> EncryptionKey:
-        """Return the secret of a key made by :meth:`box_key`; :class:`StaleLabelError` if it is not kept."""
+    def box_key_of(self, public: bytes, task: bytes) -> EncryptionKey:
+        """Return the secret of a key made by :meth:`box_key`, which serves the first task that it is asked for.
+
+        Raises
+        ------
+        StaleLabelError
+            If it is not kept, or belongs to another task: who stole it then would open the boxes of this one.
+        """
         with self._memory.transaction() as db:
-            row = db.execute("SELECT secret FROM box_key WHERE public = ?", (public,)).fetchone()
-        if row is None:
-            raise StaleLabelError("The boxes of this run were sealed to a key that this node does not have any more")
+            db.execute("UPDATE box_key SET task = ? WHERE public = ? AND task IS NULL", (task, public))
+            row = db.execute("SELECT secret, task FROM box_key WHERE public = ?", (public,)).fetchone()
+        if row is None or row[1] != task:
+            raise StaleLabelError("This task's boxes are sealed to a key that this node does not have, or used before")
         return EncryptionKey.from_bytes(bytes(row[0]))
+
+    # ------------------------------------------------------------------ who takes part
+    def join(self, label: RoundLabel, party: bytes) -> None:
+        """Remember with whom this node masks in a round, for all its attempts.
+
+        Raises
+        ------
+        StaleLabelError
+            If an earlier attempt was with others. Two attempts among different people could both be opened, each by
+            those who know nothing of the other.
+        """
+        place = (label.task, label.round)
+        with self._memory.transaction() as db:
+            db.execute("INSERT OR IGNORE INTO joined VALUES (?, ?, ?)", (*place, party))
+            (known,) = db.execute("SELECT party FROM joined WHERE task = ? AND round = ?", place).fetchone()
+            db.execute("DELETE FROM joined WHERE task = ? AND round < ?", place)
+        if known != party:
+            raise StaleLabelError(f"Round {label.round} began with others; its attempts are all among the same clients")
 
     # ------------------------------------------------------------------ own secrets
     def keep(self, task: bytes, round_: int, secrets: MaskSecrets) -> None:

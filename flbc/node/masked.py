@@ -7,7 +7,7 @@ signed by their owners (S1); a node verifies those it uses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import sha256
@@ -19,7 +19,7 @@ from ..crypto.eip712 import Domain
 from ..crypto.keystream import EncryptionKey
 from ..crypto.signing import SigningKey, keccak256
 from ..encoding import Json, canonical, parse, unhex
-from ..errors import ProtocolError, RosterError, StaleLabelError, VerificationError
+from ..errors import OpeningRefusedError, ProtocolError, RosterError, StaleLabelError, VerificationError
 from ..roster import TRAIN_ROLE, Party
 from ..round import Members, Signed, Struct
 from ..schemes import Combiner, Contribution
@@ -37,21 +37,38 @@ if TYPE_CHECKING:
     from .ticket import Ticket
 
 SCHEME, MODE = "masked", "pairwise"
+#: Shows whether a public key can be agreed with: one that cannot would stop all its neighbours.
+_PROBE = EncryptionKey.generate()
 
 
 @dataclass(frozen=True)
 class MaskKey(Struct):
-    """A party's word on what it dealt for one round: its ephemeral key, and the hash of all the rest (S24)."""
+    """A party's word on what it dealt for one round (S24).
+
+    Parameters
+    ----------
+    task : bytes
+    round : int
+    public : bytes
+        Its ephemeral key.
+    group : bytes
+        Hash of all who take part in the round with their keys for boxes (:attr:`MaskedKeys.group`): the shares went to
+        nobody else, so that whoever opens one secret of the round belongs to the same people.
+    sharing : bytes
+        Hash of commitments, threshold and boxes.
+    """
 
     task: bytes
     round: int
     public: bytes
+    group: bytes
     sharing: bytes
 
     MEMBERS: ClassVar[Members] = (
         ("bytes32", "task"),
         ("uint32", "round"),
         ("bytes32", "public"),
+        ("bytes32", "group"),
         ("bytes32", "sharing"),
     )
 
@@ -94,9 +111,9 @@ class Deposit:
         return cls(dealing, unhex(value["signature"], 65, "signature"))
 
     @classmethod
-    def sign(cls, dealing: Dealing, task: bytes, round_: int, key: SigningKey, where: Domain) -> Self:
-        """Sign what was dealt for a round."""
-        word = MaskKey(task, round_, dealing.public, cls(dealing, b"").sharing)
+    def sign(cls, dealing: Dealing, task: bytes, round_: int, group: bytes, key: SigningKey, where: Domain) -> Self:
+        """Sign what was dealt for a round among ``group``."""
+        word = MaskKey(task, round_, dealing.public, group, cls(dealing, b"").sharing)
         return cls(dealing, Signed.make(word, key, where).signature)
 
 
@@ -138,10 +155,15 @@ class MaskedKeys:
             masks[name] = public, sharing, signature
         return cls(MappingProxyType(boxes), MappingProxyType(masks))
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Who takes part, in order."""
         return sorted(self.boxes)
+
+    @cached_property
+    def group(self) -> bytes:
+        """Hash of who takes part with which keys for boxes, 32 bytes."""
+        return keccak256(canonical({name: public.hex() for name, (public, _) in self.boxes.items()}))
 
 
 def _entry(value: object, sizes: tuple[int, ...]) -> list[bytes]:
@@ -176,8 +198,14 @@ def read_box_statement(data: bytes) -> tuple[bytes, bytes]:
     return unhex(value["public"], 32, "public key"), unhex(value["signature"], 65, "signature")
 
 
+def check_public(public: bytes) -> None:
+    """Raise :class:`VerificationError` if nobody can agree on a key with this one (RFC 7748, section 6.1)."""
+    _PROBE.agree(public, b"flbc/masking/probe/1")
+
+
 def check_box_key(party: Party, public: bytes, signature: bytes, simulation: bool) -> None:
-    """Raise :class:`SignatureError` unless a party signed this key for boxes as its own."""
+    """Raise :class:`VerificationError` unless a party signed this key for boxes as its own, and it can be used."""
+    check_public(public)
     word = SchemeKey(SCHEME, keccak256(public + party.encryption))
     Signed(word, signature).verify(party.address, key_domain(simulation))
 
@@ -212,7 +240,10 @@ def deposit_for(ticket: Ticket, me: Identity, memory: NodeMemory, round_: int) -
     SignatureError
         If the key of a neighbour is not its own.
     """
+    if not 1 <= round_ <= ticket.config.rounds:
+        raise ProtocolError(f"The task has {ticket.config.rounds} rounds; there is nothing to deal for round {round_}")
     keys, parties = keys_of(ticket), {party.name: party for party in ticket.roster.parties}
+    own_box(ticket, me, memory)
     holders = {}
     for name in graph_of(ticket, round_).get(me.name, ()):
         public, signature = keys.boxes[name]
@@ -223,7 +254,23 @@ def deposit_for(ticket: Ticket, me: Identity, memory: NodeMemory, round_: int) -
     shares = threshold(len(holders) + 1, fraction_of(ticket))
     secrets, dealing = deal(context_of(ticket, round_), me.name, holders, shares)
     MaskMemory(memory).keep(ticket.label.task, round_, secrets)
-    return Deposit.sign(dealing, ticket.label.task, round_, me.keys.signing, ticket.label.domain).encoded
+    return Deposit.sign(dealing, ticket.label.task, round_, keys.group, me.keys.signing, ticket.label.domain).encoded
+
+
+def own_box(ticket: Ticket, me: Identity, memory: NodeMemory) -> EncryptionKey:
+    """Return the key to this node's boxes in a task.
+
+    Raises
+    ------
+    ProtocolError
+        If the node takes no part.
+    StaleLabelError
+        If the ticket lists a key that this node does not have, or used in another task.
+    """
+    boxes = keys_of(ticket).boxes
+    if me.name not in boxes:
+        raise ProtocolError("This node takes no part in this attempt")
+    return MaskMemory(memory).box_key_of(boxes[me.name][0], ticket.label.task)
 
 
 def mask_publics(ticket: Ticket, names: list[str] | tuple[str, ...]) -> dict[str, bytes]:
@@ -235,7 +282,8 @@ def mask_publics(ticket: Ticket, names: list[str] | tuple[str, ...]) -> dict[str
         if name not in keys.masks:
             raise VerificationError(f"{name!r} takes no part in this attempt")
         public, sharing, signature = keys.masks[name]
-        Signed(MaskKey(label.task, label.round, public, sharing), signature).verify(parties[name].address, label.domain)
+        word = MaskKey(label.task, label.round, public, keys.group, sharing)
+        Signed(word, signature).verify(parties[name].address, label.domain)
         publics[name] = public
     return publics
 
@@ -258,11 +306,10 @@ class MaskedKit:
         training = {party.name for _, party in ticket.roster.with_role(TRAIN_ROLE)}
         if set(keys.boxes) - training:
             raise ProtocolError("The scheme keys name somebody who is not a training party of the roster")
-        if keys.masks and (set(keys.masks) != set(keys.boxes) or len(keys.masks) < config.min_survivors):
-            raise ProtocolError(
-                f"{len(keys.masks)} take part with keys for masks, {len(keys.boxes)} with keys for boxes, and "
-                f"min_survivors is {config.min_survivors}"
-            )
+        if keys.boxes and len(keys.boxes) < config.min_survivors:
+            raise ProtocolError(f"{len(keys.boxes)} take part, and min_survivors is {config.min_survivors}")
+        if keys.masks and set(keys.masks) != set(keys.boxes):
+            raise ProtocolError("The scheme keys name others with keys for masks than with keys for boxes")
         for entries in (keys.boxes, keys.masks):
             if len({entry[0] for entry in entries.values()}) != len(entries):
                 raise RosterError("Two parties have the same key: one of them took the other's")
@@ -270,12 +317,12 @@ class MaskedKit:
     def protector(self, ticket: Ticket, me: Identity, memory: NodeMemory) -> MaskingProtector:
         """Mask under the ephemeral key that the ticket names, which serves this attempt alone."""
         store = MaskMemory(memory)
+        own_box(ticket, me, memory)
+        store.join(ticket.label, keys_of(ticket).group)
         peers = mask_publics(ticket, graph_of(ticket, ticket.label.round).get(me.name, ()))
         if store.was_given(peers.values()):
             raise StaleLabelError("The ticket names an ephemeral key of which this node gave a share before")
-        if me.name not in keys_of(ticket).masks:
-            raise ProtocolError("This node takes no part in this attempt")
-        secrets = store.use(keys_of(ticket).masks[me.name][0], ticket.label)
+        secrets = store.use(mask_publics(ticket, [me.name])[me.name], ticket.label)
         return MaskingProtector(ticket.spec, me.name, secrets, peers, client_noise(ticket.config))
 
     def set_up(self, ticket: Ticket, me: Identity, memory: NodeMemory) -> bytes:
@@ -305,3 +352,19 @@ class MaskedKit:
 
     def decryptor(self, ticket: Ticket) -> None:
         """Any attempt can be opened by its survivors."""
+
+    def check_survivors(self, ticket: Ticket, parties: Collection[int]) -> None:
+        """Refuse a sum in which one of the survivors has lost too many of its group.
+
+        Its masks with neighbours that are gone come off with their keys; if enough of them were gone, in one list of
+        survivors or in several that a server tells to several holders, nothing but its seed would hide it.
+        """
+        alive = {ticket.roster.parties[party].name for party in parties}
+        graph, fraction = graph_of(ticket, ticket.label.round), fraction_of(ticket)
+        for name in sorted(alive):
+            group = {name, *graph[name]}
+            if len(alive & group) < threshold(len(group), fraction):
+                raise OpeningRefusedError(
+                    f"Only {len(alive & group)} of the {len(group)} clients in the group of {name!r} survived; "
+                    f"{threshold(len(group), fraction)} are needed"
+                )

@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS newest (task BLOB PRIMARY KEY, round INTEGER NOT NULL
 CREATE TABLE IF NOT EXISTS signed (
     label BLOB PRIMARY KEY, task BLOB NOT NULL, height INTEGER NOT NULL, parent BLOB NOT NULL,
     block BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS charged (task BLOB NOT NULL, round INTEGER NOT NULL, PRIMARY KEY (task, round)) STRICT;
 CREATE TABLE IF NOT EXISTS spent (task BLOB PRIMARY KEY, epsilon REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS opened (
     task BLOB NOT NULL, round INTEGER NOT NULL, block BLOB NOT NULL, answer BLOB,
@@ -236,15 +237,21 @@ class NodeMemory:
             if known != block:
                 raise AlreadyOpenedError(f"Another block of round {round_} was opened or refused before")
             (openings,) = db.execute("SELECT count(*) FROM opened WHERE task = ?", (task,)).fetchone()
-            epsilon = price(openings)
-            (others,) = db.execute("SELECT total(epsilon) FROM spent WHERE task != ?", (task,)).fetchone()
-            if others + epsilon > limit:
-                raise BudgetExhaustedError(
-                    f"All tasks together would spend epsilon = {others + epsilon:.4g}; this node's policy allows "
-                    f"max-total-epsilon = {limit:g}"
-                )
-            db.execute("INSERT OR REPLACE INTO spent VALUES (?, ?)", (task, epsilon))
+            _spend(db, task, price(openings), limit)
         return (None if answer is None else bytes(answer)), int(openings)
+
+    def charge(self, task: bytes, round_: int, price: Callable[[int], float], limit: float = math.inf) -> None:
+        """Pay for a round once, durably; the parameters are those of :meth:`reserve`.
+
+        Raises
+        ------
+        BudgetExhaustedError
+            If the task or the node may not spend more; nothing is charged then.
+        """
+        with self.transaction() as db:
+            db.execute("INSERT OR IGNORE INTO charged VALUES (?, ?)", (task, round_))
+            (rounds,) = db.execute("SELECT count(*) FROM charged WHERE task = ?", (task,)).fetchone()
+            _spend(db, task, price(rounds), limit)
 
     def openings(self, task: bytes) -> int:
         """Return how many rounds of a task are opened or reserved."""
@@ -280,3 +287,14 @@ class NodeMemory:
             raise CodecError("The model is too large for this node's memory: SQLite holds 1 GB a value") from None
         finally:
             db.close()
+
+
+def _spend(db: sqlite3.Connection, task: bytes, epsilon: float, limit: float) -> None:
+    """Note what a task has cost; :class:`BudgetExhaustedError` if all tasks together would cost more than ``limit``."""
+    (others,) = db.execute("SELECT total(epsilon) FROM spent WHERE task != ?", (task,)).fetchone()
+    if others + epsilon > limit:
+        raise BudgetExhaustedError(
+            f"All tasks together would spend epsilon = {others + epsilon:.4g}; this node's policy allows "
+            f"max-total-epsilon = {limit:g}"
+        )
+    db.execute("INSERT OR REPLACE INTO spent VALUES (?, ?)", (task, epsilon))

@@ -107,7 +107,9 @@ def check_request(ticket: Ticket, request: OpenRequest, policy: Policy, with_sum
         if request.endorsement is None or ticket.beacon is None or block.parent != ticket.beacon.parent:
             raise VerificationError("With a ledger only a block that leader and committee signed is opened")
         check_endorsement(block, ticket.roster, covenant, label.domain, request.endorsement)
-    return check_submissions(request.submissions, ticket)
+    survivors = check_submissions(request.submissions, ticket)
+    halves.check_survivors(ticket, [entry.party for entry in survivors])
+    return survivors
 
 
 def check_submissions(submissions: Sequence[Signed], ticket: Ticket) -> list[Contribution]:
@@ -140,6 +142,19 @@ def reserve(ticket: Ticket, block: bytes, memory: NodeMemory, limit: float = mat
     """Take the one opening of the ticket's round for ``block``, and pay for it; see :meth:`NodeMemory.reserve`."""
     label = ticket.label
     return memory.reserve(label.task, label.round, block, partial(_price, ticket.config), limit)
+
+
+def charge(ticket: Ticket, memory: NodeMemory, limit: float = math.inf) -> None:
+    """Pay for a round in which this node's own noise hides its update, before the update leaves the node (S20).
+
+    Once a round, whatever becomes of its attempts: one of them may be opened without this node.
+
+    Raises
+    ------
+    BudgetExhaustedError
+        If the task, or this node, may not spend more.
+    """
+    memory.charge(ticket.label.task, ticket.label.round, partial(_price, ticket.config), limit)
 
 
 def reserve_free(ticket: Ticket, block: bytes, memory: NodeMemory) -> bytes | None:

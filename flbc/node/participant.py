@@ -24,8 +24,9 @@ from .attestor import Attestor, SoftwareAttestor
 from .draw import make_draw
 from .identity import Identity
 from .memory import NodeMemory
+from .opening import charge
 from .pins import Pins
-from .terms import codec_of, declared_weight, mechanism_of, vector_plan
+from .terms import client_noise, codec_of, declared_weight, mechanism_of, vector_plan
 from .ticket import Ticket, admit
 from .trained import Trained, encode_waiting, gather
 
@@ -155,6 +156,7 @@ class Participant:
         index = self._admit(ticket)
         stored = self.memory.answered(ticket.label)
         if stored is not None:
+            halves.answered(ticket, self.memory)  # in case this node was killed in between
             return _unpack_reply(stored)
         kept = self.memory.trained(ticket.label)
         if kept is None:
@@ -170,6 +172,8 @@ class Participant:
             return Reply(None, size_class=2.0 ** math.ceil(math.log2(trained.weight)))
         if ticket.config.privacy is None and limit == 0:  # weight 0, and nobody knows the others' yet
             return Reply(None, size_class=1.0)
+        if client_noise(ticket.config) is not None:  # whatever happens to the update afterwards (S20)
+            charge(ticket, self.memory, self.pins.policy.max_total_epsilon)
         encoded, carry = self._encode(ticket, trained)
         nonce = secrets.token_bytes(32)
         payload = halves.protector(ticket, self.me, self.memory).protect(encoded.values, ticket.label.hash, nonce)

@@ -39,6 +39,7 @@ from typing import Any, Self
 
 from ..crypto.signing import parse_address
 from ..errors import ConfigError, PolicyError, RosterError
+from ..privacy.spec import WHERES
 from ..roster import Party, Roster
 from ..task import TaskConfig
 from .identity import development_identity, development_name
@@ -62,8 +63,11 @@ class Policy:
         Smallest scheme key in bits, where the scheme has one (paillier).
     min_survivors : int (default: 3)
         Fewest clients in a sum, at least 3 (S12).
-    min_threshold : float (default: 0.66)
+    min_threshold : float (default: 2/3)
         With masking, the smallest fraction of a group whose shares open a client's secret (S24).
+    noise_by : str (default: "")
+        ``"clients"``: with differential privacy, accept only noise that the clients add (:class:`flbc.Masked`), so that
+        no server is trusted with exact sums; ``"opener"``: only noise of whoever opens; empty: either.
     min_noise_multiplier : float (default: 0.0)
         Above 0, differential privacy is required, with at least this multiplier.
     max_epsilon : float (default: inf)
@@ -88,13 +92,15 @@ class Policy:
     Raises
     ------
     ConfigError
-        If ``min_survivors`` is below 3, or ``hub`` is no address.
+        If ``min_survivors`` is below 3, ``min_threshold`` not from 0.5 to below 1, ``noise_by`` unknown, or ``hub`` no
+        address.
     """
 
     schemes: tuple[str, ...] = ("paillier", "nddfe", "masked")
     min_key_bits: int = 3072
     min_survivors: int = 3
-    min_threshold: float = 0.66
+    min_threshold: float = 2 / 3
+    noise_by: str = ""
     min_noise_multiplier: float = 0.0
     max_epsilon: float = math.inf
     max_delta: float = 1e-3
@@ -111,6 +117,10 @@ class Policy:
             parse_address(self.hub)
         if self.min_survivors < 3:
             raise ConfigError(f"[policy] min-survivors = {self.min_survivors} must be at least 3")
+        if not 0.5 <= self.min_threshold < 1:
+            raise ConfigError(f"[policy] min-threshold = {self.min_threshold} must be from 0.5 to below 1")
+        if self.noise_by not in ("", *WHERES):
+            raise ConfigError(f"[policy] noise-by = {self.noise_by!r} must be one of {', '.join(WHERES)}")
 
     @classmethod
     def from_toml(cls, data: Mapping[str, Any]) -> Self:
@@ -127,7 +137,7 @@ class Policy:
                 if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                     raise ConfigError(f"[policy] {key} must be a list of strings")
                 values[names[key]] = tuple(value)
-            elif key == "hub":
+            elif key in ("hub", "noise-by"):
                 values[names[key]] = str(value)
             elif not _is_number(value):
                 raise ConfigError(f"[policy] {key} must be a number")
@@ -163,12 +173,14 @@ class Policy:
             raise PolicyError(f"This node's policy needs a threshold of at least {self.min_threshold:g} of a group")
         if config.privacy is None:
             limits = (self.max_epsilon, self.max_total_epsilon)
-            if any(map(math.isfinite, limits)) or self.min_noise_multiplier > 0:
+            if any(map(math.isfinite, limits)) or self.min_noise_multiplier > 0 or self.noise_by:
                 raise PolicyError("This node's policy requires differential privacy, and the task has none")
             return
         numbers = {name: config.privacy.get(name) for name in ("epsilon", "delta", "noise_multiplier", "clip_norm")}
         if not all(map(_is_number, numbers.values())):
             raise PolicyError(f"This node cannot check the task's privacy: {', '.join(numbers)} must be numbers")
+        if self.noise_by and config.privacy.get("where") != self.noise_by:
+            raise PolicyError(f"This node's policy wants the noise to be added by the {self.noise_by}")
         if config.privacy["epsilon"] > self.max_epsilon:
             raise PolicyError(f"This node's policy allows epsilon <= {self.max_epsilon}")
         if config.privacy["delta"] > self.max_delta:

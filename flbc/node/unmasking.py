@@ -8,16 +8,14 @@ leaves the node.
 from __future__ import annotations
 
 from ..errors import OpeningRefusedError, ProtocolError
-from ..schemes.masking_graph import threshold
 from ..schemes.masking_keys import KEY, SEED
 from ..schemes.masking_opening import give_shares, read_request
 from .identity import Identity
 from .mask_memory import MaskMemory
-from .masked import SCHEME, context_of, fraction_of, graph_of, keys_of, mask_publics
+from .masked import SCHEME, context_of, keys_of, mask_publics, own_box
 from .memory import NodeMemory
-from .opening import OpenRequest, check_request, reserve, reserve_free
+from .opening import OpenRequest, check_request, reserve_free
 from .pins import Pins
-from .terms import client_noise
 from .ticket import Ticket, admit
 
 
@@ -59,32 +57,20 @@ class ShareHolder:
         FlbcError
             If anything about the ticket, block or submissions does not verify.
         """
-        index = admit(ticket, self.me, self.pins, self.memory)
-        if ticket.config.scheme != SCHEME:
+        admit(ticket, self.me, self.pins, self.memory)
+        if ticket.config.scheme != SCHEME or not keys_of(ticket).masks:
             raise ProtocolError("Only sums of scheme 'masked' are opened with shares")
+        own_box(ticket, self.me, self.memory)
         survivors = check_request(ticket, request, self.pins.policy, with_sum=False)
         alive = {ticket.roster.parties[entry.party].name for entry in survivors}
-        if index in {entry.party for entry in survivors}:
-            self._check_group(ticket, alive)
         label, block = ticket.label, request.block.hash
-        if client_noise(ticket.config) is None:
-            answer = reserve_free(ticket, block, self.memory)
-        else:  # this node's own noise is in the sum, so the budget is its own, too (S20)
-            answer, _ = reserve(ticket, block, self.memory, self.pins.policy.max_total_epsilon)
+        MaskMemory(self.memory).join(label, keys_of(ticket).group)
+        answer = reserve_free(ticket, block, self.memory)
         if answer is None:
             answer = self.memory.keep_opening(label.task, label.round, self._shares(ticket, alive, body))
         if not answer:
             raise OpeningRefusedError("Shares for a later round were given; this round is over")
         return answer
-
-    def _check_group(self, ticket: Ticket, alive: set[str]) -> None:
-        """Refuse to be summed among neighbours of whom too many are gone (Bell et al. 2020, section 3.2)."""
-        group = graph_of(ticket, ticket.label.round)[self.me.name]
-        need = threshold(len(group) + 1, fraction_of(ticket))
-        if len(alive & set(group)) + 1 < need:
-            raise OpeningRefusedError(
-                f"Fewer than {need} of the {len(group) + 1} clients of this node's group survived"
-            )
 
     def _shares(self, ticket: Ticket, alive: set[str], body: bytes) -> bytes:
         store, label = MaskMemory(self.memory), ticket.label
@@ -97,5 +83,5 @@ class ShareHolder:
         own = None
         if self.me.name in alive and self.me.name in publics:
             own = store.share(publics[self.me.name], label)
-        key = store.box_key_of(keys_of(ticket).boxes[self.me.name][0])
+        key = own_box(ticket, self.me, self.memory)
         return give_shares(key, self.me.name, context_of(ticket, label.round), body, publics, kinds, own)

@@ -52,7 +52,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
-from ..crypto.keystream import KEY_BYTES, EncryptionKey, add_keystream
+from ..crypto.keystream import KEY_BYTES, EncryptionKey, add_keystreams
 from ..errors import CiphertextError, ConfigError
 from .base import IntVector, Noise, SumSpec
 from .masking_keys import MaskSecrets
@@ -153,9 +153,10 @@ class MaskingProtector:
         words: Words = values.astype(self._modulus.word)
         if self._noise is not None:
             np.add(words, self._noise(self._spec.length).astype(self._modulus.word), out=words)
-        add_keystream(seed_key(self._secrets.seed, label, nonce), words)
+        masks = [(seed_key(self._secrets.seed, label, nonce), 1)]
         for name, public in self._peers.items():
-            add_keystream(pair_key(self._secrets.key, public, label), words, 1 if self._name < name else -1)
+            masks.append((pair_key(self._secrets.key, public, label), 1 if self._name < name else -1))
+        add_keystreams(masks, words)
         return self._modulus.pack(words)
 
 
@@ -198,11 +199,11 @@ class MaskingAdder:
         noise : callable or None
         """
         words = self.modulus.unpack(hidden, self.spec.length)
-        for seed, nonce in seeds:
-            add_keystream(seed_key(seed, label, nonce), words, -1)
+        masks = [(seed_key(seed, label, nonce), -1) for seed, nonce in seeds]
         for name, key, peers in gone:
             for peer, public in peers.items():  # the peer's mask towards the client that is gone stands in the sum
-                add_keystream(pair_key(key, public, label), words, -1 if peer < name else 1)
+                masks.append((pair_key(key, public, label), -1 if peer < name else 1))
+        add_keystreams(masks, words)
         if noise is not None:
             np.add(words, noise(self.spec.length).astype(self.modulus.word), out=words)
         return self.modulus.signed(words)

@@ -19,7 +19,7 @@ from ..errors import ConfigError
 #: Largest number of clients that all mask with each other.
 FULL_GRAPH = 16
 #: Fraction of a group that must answer (S24): more than two thirds, so that f corrupt members of a group of g cannot
-#: open both secrets of a client unless f >= 2t - g, a third of the group.
+#: open both secrets of a client unless f >= 2t - g, a third of the group (:mod:`flbc.schemes.masking` has the count).
 THRESHOLD = 2 / 3
 
 
@@ -60,4 +60,4 @@ def threshold(group: int, fraction: float = THRESHOLD) -> int:
     if not isinstance(fraction, float) or not 0.5 <= fraction < 1:
         raise ConfigError(f"The threshold is {fraction!r}: pass a fraction from 0.5 to below 1, for example 2/3")
     # As a ratio of small numbers: 2/3 of 9 must be 6 whatever float64 makes of it.
-    return math.floor(Fraction(fraction).limit_denominator(1000) * group) + 1
+    return min(math.floor(Fraction(fraction).limit_denominator(1000) * group) + 1, group)

@@ -46,28 +46,24 @@ class MaskingCombiner(MaskingAdder):
         super().__init__(spec)
         self._label, self._noise, self._graph = label, noise, dict(graph or {})
         self._dealings, self._survivors = dict(dealings or {}), dict(survivors or {})
+        self._owners: dict[str, list[str]] = {}
+        for owner in sorted(self._dealings):
+            for holder in self._dealings[owner].boxes:
+                if holder != owner or owner in self._survivors:
+                    self._owners.setdefault(holder, []).append(owner)
         #: Holders whose shares were wrong, after :meth:`open`: they, or who dealt to them, cheated.
         self.liars: set[str] = set()
 
     def requests(self) -> dict[str, bytes]:
         """Return for every holder the boxes it is to open."""
-        boxes: dict[str, dict[str, bytes]] = {}
-        for owner in sorted(self._dealings):
-            for holder, box in self._dealings[owner].boxes.items():
-                if holder != owner or owner in self._survivors:
-                    boxes.setdefault(holder, {})[owner] = box
         return {
-            holder: frame(part for name, box in held.items() for part in (name.encode(), box))
-            for holder, held in boxes.items()
+            holder: frame(part for owner in owners for part in (owner.encode(), self._dealings[owner].boxes[holder]))
+            for holder, owners in self._owners.items()
         }
 
     def read(self, holder: str, answer: bytes) -> dict[str, bytes]:
         """Return a holder's shares by their owner; :class:`CodecError` if the answer has another length."""
-        owners = [
-            owner
-            for owner in sorted(self._dealings)
-            if holder in self._dealings[owner].boxes and (holder != owner or owner in self._survivors)
-        ]
+        owners = self._owners.get(holder, [])
         if len(answer) != len(owners) * SHARE_BYTES:
             raise CodecError(f"The shares have {len(answer)} bytes, expected {len(owners) * SHARE_BYTES}")
         parts = (answer[i * SHARE_BYTES : (i + 1) * SHARE_BYTES] for i in range(len(owners)))
@@ -81,6 +77,17 @@ class MaskingCombiner(MaskingAdder):
             for owner, dealing in self._dealings.items()
             if self._needed(owner) and counts[owner] < dealing.threshold
         ]
+
+    def misfits(self, given: Mapping[str, Mapping[str, bytes]]) -> list[str]:
+        """Return whose secrets do not come out of enough shares: more of them may, if one or two are false."""
+        wrong, short = [], set(self.missing(given))
+        for owner in self._dealings:
+            if owner not in short and self._needed(owner):
+                try:
+                    self._recover(owner, given, SEED if owner in self._survivors else KEY)
+                except OpeningRefusedError:
+                    wrong.append(owner)
+        return wrong
 
     def open(self, hidden: bytes, exchange: Exchange) -> IntVector | None:
         """Have shares given, and take the masks off; None if too few holders answered.

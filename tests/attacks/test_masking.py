@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flbc.cards import SchemeKey
 from flbc.crypto.keystream import EncryptionKey, add_keystream
 from flbc.crypto.shamir import combine
+from flbc.crypto.signing import keccak256
 from flbc.errors import (
     AlreadyOpenedError,
+    BudgetExhaustedError,
     ConfigError,
     FlbcError,
     OpeningRefusedError,
@@ -34,16 +37,18 @@ from flbc.errors import (
 )
 from flbc.node import NodeMemory, Policy, Ticket
 from flbc.node.mask_memory import MaskMemory
-from flbc.node.masked import Deposit, MaskedKeys, deposit_for, graph_of
+from flbc.node.masked import Deposit, MaskedKeys, MaskedKit, check_box_key, deposit_for, graph_of
 from flbc.node.participant import Reply
+from flbc.node.scheme_keys import key_domain
 from flbc.node.terms import mechanism_of
 from flbc.node.unmasking import ShareHolder
 from flbc.privacy import Privacy
 from flbc.privacy.mechanism import plan
 from flbc.round import ZERO, Signed
 from flbc.schemes.masking import Modulus, pair_key, seed_key
+from flbc.schemes.masking_graph import threshold
 from flbc.schemes.masking_keys import BOX_BYTES, KEY, SEED, frame
-from tests.support.masking import MaskedConsortium
+from tests.support.masking import RUN, MaskedConsortium
 from tests.support.parties import identity
 
 VICTIM = "hospital-02"
@@ -181,7 +186,7 @@ def test_a_key_that_was_reconstructed_is_refused_by_its_neighbours(six: MaskedCo
     others = [name for name in six.names if name != VICTIM]
     replies = six.submit(first, others)
     six.ask(first, deposits, replies)
-    fresh = six.set_up(attempt=1, names=others) | {VICTIM: deposits[VICTIM]}
+    fresh = six.set_up(attempt=1, only=others) | {VICTIM: deposits[VICTIM]}
     second = six.masked(fresh, attempt=1)
     # Its neighbours see that they gave a share of its key, so that their masks with it would be known.
     with pytest.raises(StaleLabelError, match="gave a share before"):
@@ -191,8 +196,7 @@ def test_a_key_that_was_reconstructed_is_refused_by_its_neighbours(six: MaskedCo
 # ---------------------------------------------------------------------- survivors
 def test_a_survivor_list_with_a_stranger_is_refused(six: MaskedConsortium) -> None:
     """Signed by a pinned hospital that took no part in the attempt."""
-    deposits = six.set_up()
-    inside = without(deposits, VICTIM)
+    inside = six.set_up(names=[name for name in six.names if name != VICTIM])
     ticket = six.masked(inside)
     replies = six.submit(ticket, inside)
     assert replies[six.names[0]].submission is not None
@@ -231,7 +235,7 @@ def test_nobody_is_summed_among_neighbours_that_are_gone(found: Callable[..., Ma
     deposits = c.set_up()
     ticket = c.masked(deposits)
     replies = dict(list(c.submit(ticket).items())[:5])
-    with pytest.raises(OpeningRefusedError, match="Fewer than 6 of the 8 clients of this node's group survived"):
+    with pytest.raises(OpeningRefusedError, match="Only 5 of the 8 clients in the group of 'hospital-00'"):
         c.ask(ticket, deposits, replies, [c.names[0]])
 
 
@@ -339,12 +343,14 @@ def test_an_ephemeral_key_of_an_earlier_round_is_refused(six: MaskedConsortium) 
         node.submit(following)
 
 
-def test_an_ephemeral_key_of_another_task_is_refused(six: MaskedConsortium, tmp_path: Path) -> None:
+def test_an_ephemeral_key_of_another_task_is_refused(six: MaskedConsortium, monkeypatch: pytest.MonkeyPatch) -> None:
     deposits = six.set_up()
     six.task = bytes(32)
-    ticket = six.masked(deposits)
+    with pytest.raises(StaleLabelError, match="used before"):
+        six.submit(six.masked(deposits), [VICTIM])
+    monkeypatch.setattr(MaskMemory, "box_key_of", lambda self, public, task: self.box_key(RUN))
     with pytest.raises(SignatureError):
-        six.submit(ticket, [VICTIM])
+        six.submit(six.masked(deposits), [VICTIM])
 
 
 def test_a_server_s_own_key_for_boxes_is_refused(six: MaskedConsortium) -> None:
@@ -362,7 +368,9 @@ def test_one_key_for_two_parties_is_refused(six: MaskedConsortium) -> None:
     public = deposits[six.names[1]].dealing.public
     forged = six.me[six.names[0]]
     dealing = replace(deposits[six.names[0]].dealing, public=public)
-    copied = Deposit.sign(dealing, six.task, 1, forged.keys.signing, six.masked(deposits).label.domain)
+    copied = Deposit.sign(
+        dealing, six.task, 1, MaskedKeys(six.boxes()).group, forged.keys.signing, six.masked(deposits).label.domain
+    )
     with pytest.raises(RosterError, match="took the other's"):
         six.submit(six.masked({**deposits, six.names[0]: copied}), [VICTIM])
 
@@ -382,7 +390,7 @@ def test_a_ticket_that_lists_strangers_is_refused(six: MaskedConsortium) -> None
 def test_masks_for_some_and_boxes_for_others_are_refused(six: MaskedConsortium) -> None:
     deposits = six.set_up()
     masks = {n: (d.dealing.public, d.sharing, d.signature) for n, d in list(deposits.items())[:4]}
-    with pytest.raises(ProtocolError, match="4 take part with keys for masks, 6 with keys for boxes"):
+    with pytest.raises(ProtocolError, match="others with keys for masks than with keys for boxes"):
         six.submit(six.ticket(keys=MaskedKeys(six.boxes(), masks).encoded), six.names[:1])
 
 
@@ -424,7 +432,7 @@ def test_a_node_that_lost_its_state_cannot_mask_twice_with_one_key(six: MaskedCo
     six.submit(ticket, [VICTIM])
     for file in (six.folder / VICTIM).iterdir():
         file.unlink()
-    with pytest.raises(StaleLabelError, match="lost"):
+    with pytest.raises(StaleLabelError, match="does not have"):
         six.submit(ticket, [VICTIM])
 
 
@@ -452,10 +460,15 @@ def test_theft_of_long_term_keys_opens_no_box(six: MaskedConsortium) -> None:
     run = MaskMemory(six.memory(VICTIM)).box_key("1")
     assert run.public != six.me[VICTIM].keys.encryption.public
     assert len(box) == BOX_BYTES
-    later = [MaskMemory(six.memory(VICTIM)).box_key(str(number)) for number in range(2, 12)]
+    store = MaskMemory(six.memory(VICTIM))
+    later = [store.box_key(str(number)) for number in range(2, 12)]
+    assert store.box_key_of(run.public, six.task).to_bytes() == run.to_bytes(), "greetings alone push nothing out"
+    for number in range(12, 22):
+        store.box_key_of(store.box_key(str(number)).public, number.to_bytes(32, "big"))
     assert len({key.public for key in later}) == 10
-    with pytest.raises(StaleLabelError, match="does not have any more"):
-        MaskMemory(six.memory(VICTIM)).box_key_of(run.public)
+    store.box_key("the next")
+    with pytest.raises(StaleLabelError, match="does not have"):
+        store.box_key_of(run.public, six.task)
     assert run.to_bytes() not in (six.folder / VICTIM / "memory.sqlite").read_bytes()
 
 
@@ -521,19 +534,6 @@ def private(found: Callable[..., MaskedConsortium], dimension: int = 6) -> Maske
     return found(mechanism=mechanism, min_survivors=4, rounds=9, dimension=dimension)
 
 
-def test_the_budget_is_counted_on_every_client(found: Callable[..., MaskedConsortium]) -> None:
-    c = private(found)
-    deposits = c.set_up()
-    for number in (1, 2):
-        ticket = c.masked(deposits, number)
-        replies = c.submit(ticket)
-        assert c.open(ticket, deposits, replies) is not None
-        deposits = c.riding(replies)
-    ticket = c.masked(deposits, 3)
-    with pytest.raises(OpeningRefusedError, match="would exceed epsilon = 1"):
-        c.ask(ticket, deposits, c.submit(ticket), [VICTIM])
-
-
 def test_noise_divided_among_too_many_is_refused(found: Callable[..., MaskedConsortium]) -> None:
     """A server that counts on 4 honest clients where 3 are promised makes every share too small."""
     c = private(found)
@@ -581,3 +581,162 @@ def test_a_deposit_is_kept_before_it_leaves(six: MaskedConsortium, monkeypatch: 
     ticket = six.ticket(keys=MaskedKeys(six.boxes()).encoded, model=ZERO)
     with pytest.raises(OSError, match="disk full"):
         deposit_for(ticket, six.me[VICTIM], six.memory(VICTIM), 1)
+
+
+# ---------------------------------------------------------------------- who may be summed, and with whom
+def rebuild(deposit: Deposit, shares: Mapping[str, bytes]) -> bytes:
+    """Combine shares by holder."""
+    dealing = deposit.dealing
+    places = sorted((dealing.position(name), share) for name, share in shares.items())
+    return combine(dict(places[: dealing.threshold]))
+
+
+def lists_for_everybody(c: MaskedConsortium) -> Any:
+    """No colluders, one label: each holder is told another list of three survivors, with the victim always among them.
+
+    Nobody gives both kinds of shares of anybody, and yet the server gets the victim's seed and all neighbours' keys.
+    """
+    deposits = c.set_up()
+    ticket = c.masked(deposits)
+    replies = c.submit(ticket)
+    others = [name for name in c.names if name != VICTIM]
+    held: dict[str, dict[str, bytes]] = {}
+    for i, holder in enumerate(others):
+        alive = {VICTIM, others[(i + 1) % len(others)], others[(i + 4) % len(others)]}
+        story = {name: reply for name, reply in replies.items() if name in alive}
+        for owner, share in unmask_with(c, ticket, deposits, story, [holder])[holder].items():
+            if owner == VICTIM or owner not in alive:
+                held.setdefault(owner, {})[holder] = share
+    label, modulus, reply = ticket.label.hash, Modulus(ticket.spec), replies[VICTIM]
+    assert reply.submission is not None
+    words = modulus.unpack(reply.payload, ticket.spec.length)
+    seed = rebuild(deposits[VICTIM], held[VICTIM])
+    add_keystream(seed_key(seed, label, reply.submission.value.nonce), words, -1)  # type: ignore[attr-defined]
+    for peer in others:
+        key = EncryptionKey.from_bytes(rebuild(deposits[peer], held[peer]))
+        add_keystream(pair_key(key, deposits[VICTIM].dealing.public, label), words, 1 if peer < VICTIM else -1)
+    return ticket, modulus.signed(words)
+
+
+def test_a_list_of_survivors_for_each_holder_reads_a_client(
+    found: Callable[..., MaskedConsortium], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weak form counts survivors only: 13 honest clients, default threshold, min_survivors = 3."""
+    monkeypatch.setattr(MaskedKit, "check_survivors", lambda self, ticket, parties: None)
+    c = found(hospitals=13)
+    ticket, values = lists_for_everybody(c)
+    np.testing.assert_allclose(c.mean(ticket, values, 1), c.expected([VICTIM]), atol=1e-3)
+
+
+def test_a_list_of_survivors_needs_a_threshold_of_every_group(found: Callable[..., MaskedConsortium]) -> None:
+    with pytest.raises(OpeningRefusedError, match="Only 3 of the 13 clients in the group"):
+        lists_for_everybody(found(hospitals=13))
+
+
+@pytest.mark.parametrize("clients", range(3, 120))
+def test_stories_do_not_add_up_below_the_bound(clients: int) -> None:
+    """All with all: with f < 2t - n colluders no stories give a seed and all neighbours' keys (docstring's count).
+
+    Each honest holder tells of at most n - t as gone; each of the n - 1 - f honest neighbours must be gone for t - f.
+    """
+    t = threshold(clients)
+    for colluders in range(max(2 * t - clients, 0)):
+        honest = clients - colluders
+        assert (honest - 1) * (t - colluders) > honest * (clients - t) or t == clients
+
+
+def test_neighbours_on_a_ring_cannot_all_be_gone(found: Callable[..., MaskedConsortium]) -> None:
+    """One list, the same for all: the victim's neighbours are declared gone, the rest of the ring is there."""
+    c = found(hospitals=24)
+    deposits = c.set_up()
+    ticket = c.masked(deposits)
+    neighbours_ = graph_of(ticket, 1)[VICTIM]
+    replies = c.submit(ticket, [name for name in c.names if name not in neighbours_])
+    with pytest.raises(OpeningRefusedError, match="clients in the group of"):
+        c.ask(ticket, deposits, replies, neighbours_[:1])
+
+
+def test_attempts_among_different_people_are_refused(six: MaskedConsortium) -> None:
+    """Else two sums of one round, with and without a client, could be opened by disjoint sets of holders."""
+    first = six.set_up(names=six.names[:5])
+    six.submit(six.masked(first), [VICTIM])
+    second = six.set_up(attempt=1, names=six.names[1:])
+    with pytest.raises(StaleLabelError, match="began with others"):
+        six.submit(six.masked(second, attempt=1), [VICTIM])
+
+
+def test_a_holder_of_one_attempt_opens_no_other_people_s(six: MaskedConsortium) -> None:
+    first = six.set_up(names=six.names[:5])
+    replies = six.submit(six.masked(first), six.names[:5])
+    six.ask(six.masked(first), first, replies, [VICTIM])
+    second = six.set_up(attempt=1, names=six.names[1:])
+    ticket = six.masked(second, attempt=1)
+    with pytest.raises(StaleLabelError, match="began with others"):
+        six.submit(ticket, [VICTIM])
+
+
+def test_shares_dealt_among_others_are_refused(six: MaskedConsortium) -> None:
+    """A neighbour whose shares lie with people who take no part here: they would be told that it is gone."""
+    elsewhere = six.set_up(names=[*six.names[:1], *six.names[3:]])
+    here = six.set_up()
+    mixed = {**here, six.names[0]: elsewhere[six.names[0]]}
+    with pytest.raises(SignatureError):
+        six.submit(six.masked(mixed), [VICTIM])
+
+
+def test_a_set_up_among_fewer_than_min_survivors_is_refused(found: Callable[..., MaskedConsortium]) -> None:
+    """Else three colluders would be the victim's whole group, and hold a threshold of its shares."""
+    c = found(hospitals=10, min_survivors=8)
+    with pytest.raises(ProtocolError, match="4 take part, and min_survivors is 8"):
+        c.set_up(names=[VICTIM, *[name for name in c.names if name != VICTIM][:3]], only=[VICTIM])
+
+
+def test_who_takes_no_part_gives_nothing_and_spends_nothing(six: MaskedConsortium) -> None:
+    inside = six.set_up(names=[name for name in six.names if name != VICTIM])
+    ticket = six.masked(inside)
+    replies = six.submit(ticket, inside)
+    request = replace(six.block_of(ticket, replies), hidden=b"")
+    body = six.combiner_of(ticket, inside, replies).requests()[six.names[0]]
+    with pytest.raises(ProtocolError, match="takes no part"):
+        six.holder(VICTIM).unmask(ticket, request, body)
+    assert six.memory(VICTIM).openings(six.task) == 0
+
+
+def test_a_key_for_boxes_serves_one_task(six: MaskedConsortium) -> None:
+    """Whoever stole it with an earlier task's files would open the boxes of this one."""
+    six.set_up()
+    six.task = bytes(32)
+    with pytest.raises(StaleLabelError, match="used before"):
+        six.set_up()
+
+
+@pytest.mark.parametrize("public", [bytes(32), b"\1" + bytes(31)])
+def test_a_key_for_boxes_that_stops_its_neighbours_is_noticed(six: MaskedConsortium, public: bytes) -> None:
+    party = six.me[VICTIM].party()
+    word = SchemeKey("masked", keccak256(public + party.encryption))
+    signature = Signed.make(word, six.me[VICTIM].keys.signing, key_domain(simulation=False)).signature
+    with pytest.raises(VerificationError, match="not usable"):
+        check_box_key(party, public, signature, simulation=False)
+
+
+def test_every_round_with_own_noise_is_paid_for_when_the_update_leaves(
+    found: Callable[..., MaskedConsortium],
+) -> None:
+    """Also by who is never asked for a share: a threshold of the others opens the sum without it."""
+    c = private(found)
+    deposits = c.set_up()
+    for number in (1, 2):
+        ticket = c.masked(deposits, number)
+        replies = c.submit(ticket)
+        assert c.open(ticket, deposits, replies, [name for name in c.names if name != VICTIM]) is not None
+        deposits = c.riding(replies)
+    with pytest.raises(BudgetExhaustedError, match="would exceed epsilon = 1"):
+        c.submit(c.masked(deposits, 3), [VICTIM])
+
+
+def test_attempts_of_one_round_are_paid_for_once(found: Callable[..., MaskedConsortium]) -> None:
+    c = private(found)
+    for attempt in range(3):
+        c.submit(c.masked(c.set_up(attempt=attempt), attempt=attempt))
+    later = c.set_up(2)
+    c.submit(c.masked(later, 2))

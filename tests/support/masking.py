@@ -90,11 +90,18 @@ class MaskedConsortium(Consortium):
             for name in (self.names if names is None else names)
         }
 
-    def set_up(self, round_: int = 1, attempt: int = 0, names: Iterable[str] | None = None) -> dict[str, Deposit]:
-        """Everybody deals for a round."""
+    def set_up(
+        self,
+        round_: int = 1,
+        attempt: int = 0,
+        names: Iterable[str] | None = None,
+        only: Iterable[str] | None = None,
+    ) -> dict[str, Deposit]:
+        """Have everybody, or ``only`` some, deal for a round of ``names``."""
         names = list(self.names if names is None else names)
         ticket = self.ticket(round_, attempt, keys=MaskedKeys(self.boxes(names)).encoded, model=ZERO)
-        return {name: Deposit.decode(self.participant(name).set_up(ticket)) for name in names}
+        dealing = names if only is None else only
+        return {name: Deposit.decode(self.participant(name).set_up(ticket)) for name in dealing}
 
     def masked(self, deposits: Mapping[str, Deposit], round_: int = 1, attempt: int = 0, **changes: Any) -> Ticket:
         """Return the ticket of an attempt with what was dealt for it."""
