@@ -52,6 +52,7 @@ class Dealers:
     timeout: float
     _boxes: dict[int, Boxes] = field(default_factory=dict)  # who takes part, by round
     _deposits: dict[tuple[str, int], tuple[bytes, Deposit]] = field(default_factory=dict)  # with the group's hash
+    _owners: dict[bytes, str] = field(default_factory=dict)  # of keys for boxes
     _seen: set[bytes] = field(default_factory=set)
     _used: set[str] = field(default_factory=set)  # whose keys the last attempt has used
     _suspended: set[str] = field(default_factory=set)
@@ -132,14 +133,14 @@ class Dealers:
     def _keys(self, session: Session, names: Iterable[str]) -> dict[str, tuple[bytes, bytes]]:
         """Return the keys for boxes of these parties; who signed another's as its own is left out."""
         boxes: dict[str, tuple[bytes, bytes]] = {}
-        owners: dict[bytes, str] = {}
-        for card in session.directory.known():  # in the order of arrival: who copies comes later
+        for card in session.directory.known():
             name = card.party.name
             if name in self._suspended or not card.keys:
                 continue
             public, signature = read_box_statement(card.keys)
-            if owners.setdefault(public, name) != name:
-                log(WARNING, "flbc: %s is left out: its key for boxes is that of %s", name, owners[public])
+            owner = self._owners.setdefault(public, name)  # who copies a key has seen it in a ticket, and comes later
+            if owner != name:
+                log(WARNING, "flbc: %s is left out: its key for boxes is that of %s", name, owner)
             elif name in names:
                 boxes[name] = public, signature
         return boxes

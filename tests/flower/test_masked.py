@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, Strategy
 from flbc import Codec, Compression, ConfigError, Ledger, Masked, NddFe, Privacy, SecureMod
 from flbc.crypto import keystore
 from flbc.crypto.keystore import PartyKeys
-from flbc.flower import wire
+from flbc.flower import mod, wire
+from flbc.node import masked as masked_node
 from flbc.node.masked import Deposit
 from flbc.node.rosterfile import Entry, write_roster
+from flbc.schemes.masking_keys import Dealing
 from tests.flower.conftest import run
 from tests.flower.test_faults import mean_of, stage_of
 from tests.support.apps import MODEL, default_train, make_app, numpy_of, record
@@ -470,3 +473,72 @@ def test_with_a_ledger_no_share_is_given_before_the_committee_signed(monkeypatch
     assert not result.arrays
     reasons = {m.error.reason for m in grid.received if m.has_error()}
     assert any("only a block that leader and committee signed is opened" in reason for reason in reasons)
+
+
+# ---------------------------------------------------------------------- clients that stop others
+def test_a_client_with_rubbish_in_its_boxes_costs_one_round(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """Nobody can open what it dealt; from then on it is left out."""
+    honest = masked_node.deal
+
+    def deal(context: bytes, owner: str, holders: Any, need: int) -> Any:
+        kept, dealing = honest(context, owner, holders, need)
+        if owner == "node-1":
+            boxes = {name: b"" if name == owner else b"x" * len(box) for name, box in dealing.boxes.items()}
+            dealing = Dealing(dealing.public, dealing.commitments, dealing.threshold, boxes)
+        return kept, dealing
+
+    monkeypatch.setattr(masked_node, "deal", deal)
+    result = run(masked(codec=Codec(max_examples=64)), LocalGrid(make_app(), 6), 2)
+    assert "node-1 is left out from now on" in caplog.text
+    assert "round 1 is abandoned" in caplog.text
+    assert result.train_metrics_clientapp[2]["flbc-survivors"] == 5
+    np.testing.assert_allclose(weights(result), mean_of([0, 2, 3, 4, 5]), atol=1e-3)
+
+
+@pytest.mark.parametrize("what", ["low order", "copied"])
+def test_a_client_whose_key_for_boxes_stops_others_is_left_out(
+    what: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Signed by its owner, and of no use, or another's: its neighbours could not deal, or nobody would take part."""
+    honest, seen = mod.box_statement, []
+
+    def statement(me: Any, key: Any) -> bytes:
+        seen.append(key.public)
+        if me.name != "node-4":
+            return honest(me, key)
+        public = bytes(32) if what == "low order" else seen[0]
+        return honest(me, SimpleNamespace(public=public))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(mod, "box_statement", statement)
+    result = run(masked(codec=Codec(max_examples=64)), LocalGrid(make_app(), 5))
+    assert "is left out" in caplog.text
+    # Of two that come with one key at the same time, either may be the copy.
+    assert result.train_metrics_clientapp[1]["flbc-survivors"] == 4
+
+
+def test_a_liar_does_not_outrun_honest_holders_that_are_late() -> None:
+    """With the liar's share there are enough, but they do not fit: the server asks again before it gives up."""
+    late = drop("unmask", 3)
+
+    def reply(message: Message) -> Message | None:
+        if stage_of(message) == "unmask" and node_of(message) == FIRST_NODE + 1:
+            shares = bytearray(wire.unseal(message.content))
+            shares[20] ^= 1
+            message.content[wire.PAYLOAD] = wire.seal(bytes(shares))
+        return late(message)
+
+    grid = LocalGrid(make_app(), 4, reply=reply)
+    result = run(masked(codec=Codec(max_examples=64), stage_timeout=0.5), grid)
+    np.testing.assert_allclose(weights(result), mean_of([0, 1, 2, 3]), atol=1e-3)
+
+
+def test_a_round_that_cannot_be_opened_costs_no_epsilon(caplog: Any) -> None:
+    """Too few of a group survived: nobody is asked for a share, and nothing is paid for."""
+    grid = LocalGrid(make_app(mods=[sized()]), 8, reply=drop("train", 0, 1, 2))
+    strategy = masked(privacy=Privacy(epsilon=2.0, clip_norm=0.5))
+    strategy.start(grid, record(MODEL), num_rounds=1, timeout=1)
+    assert "round 1 is abandoned" in caplog.text
+    assert "Only 5 of the 8 clients in the group of" in caplog.text
+    assert stages(grid)["unmask"] == 0
+    assert strategy._session is not None
+    assert strategy._session.openings == 0
