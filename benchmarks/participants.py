@@ -20,6 +20,7 @@ from pathlib import Path
 
 from flbc.crypto.signing import keccak256
 from flbc.demo.run import flower_home, report_status
+from flbc.flower.node import HELPERS
 from flbc.ledger import deployment
 from flbc.ledger.chain import connect
 from flbc.ledger.hub import Hub
@@ -33,7 +34,7 @@ def run(strategy: str, participants: int, rounds: int) -> int:
         'dataset="digits" privacy-unit="none" learning-rate=0.05 batch-size=32 local-epochs=1 compare=false '
         f"num-server-rounds={rounds} min-survivors={max(3, participants // 2)} stage-timeout=600.0 ledger.accuracy=0.0"
     )
-    nodes = f"num-supernodes={participants + 1} client-resources-num-cpus=1"
+    nodes = f"num-supernodes={participants + len(HELPERS[strategy])} client-resources-num-cpus=1"
     command = ["flwr", "run", str(app), "--stream", "--federation-config", nodes, "-c", settings]
     with tempfile.TemporaryDirectory(prefix="flbc-bench-") as folder:
         os.environ["FLBC_HOME"] = folder
@@ -70,7 +71,7 @@ def run(strategy: str, participants: int, rounds: int) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--strategy", choices=["nddfe", "paillier"], default="nddfe")
+    parser.add_argument("--strategy", choices=sorted(HELPERS), default="nddfe")
     parser.add_argument("--participants", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()

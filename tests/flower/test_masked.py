@@ -512,8 +512,8 @@ def test_a_client_whose_key_for_boxes_stops_others_is_left_out(
     monkeypatch.setattr(mod, "box_statement", statement)
     result = run(masked(codec=Codec(max_examples=64)), LocalGrid(make_app(), 5))
     assert "is left out" in caplog.text
-    # Of two that come with one key at the same time, either may be the copy.
-    assert result.train_metrics_clientapp[1]["flbc-survivors"] == 4
+    # Of two that come with one key at the same time either may be the copy, and who copied cannot use it.
+    assert result.train_metrics_clientapp[1]["flbc-survivors"] in (3, 4)
 
 
 def test_a_liar_does_not_outrun_honest_holders_that_are_late() -> None:
