@@ -52,6 +52,7 @@ class NodeMemory:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._prepared: set[str] = set()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
         self._path = directory / "memory.sqlite"
@@ -59,7 +60,10 @@ class NodeMemory:
         self.prepare(_SCHEMA)
 
     def prepare(self, schema: str) -> None:
-        """Make the tables that are not there yet."""
+        """Make the tables that are not there yet; once is enough for one object."""
+        if schema in self._prepared:
+            return
+        self._prepared.add(schema)
         with self.transaction() as db:
             for statement in schema.split(";"):
                 db.execute(statement)

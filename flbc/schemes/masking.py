@@ -13,33 +13,43 @@ in it. PRG is AES-256-CTR under a key from HKDF-SHA256; k is the number of bits 
 
 Trips
     The ephemeral public key and the sealed shares for round t + 1 ride on the signed submission of round t, so a round
-    is two trips: send the masked vector, give the shares. Who comes new, or was not in the last round, makes one trip
-    before. An ephemeral key is good for one round and its owner uses it for one attempt.
+    is two trips: send the masked vector, give the shares. Shares belong to those who take part in their round: when
+    somebody comes or leaves, all deal anew, in one trip before. An ephemeral key is good for one round, and its owner
+    uses it for one attempt; all attempts of a round are among the same clients.
 Who learns what
     *Server, alone*: the sum of the survivors; single vectors stay under the seed's mask or under those of the
     neighbours. *Clients, outsiders*: nothing but what the next model shows. *Server and f members of a client's group
-    of g*: still nothing if f < 2t - g (t the threshold; with t > 2g/3 that is a third of the group): they would need t
-    shares of its seed and t of its key, and an honest member gives one of the two per round, remembered on disk.
-    With *f >= t* they read the client. *Server and c clients of n*: the sum of the n - c others, which is why
-    ``min_survivors`` exists. With neighbours instead of a full graph, colluders who hold a third of all places around
-    a set of clients, and a server that declares the rest of the places dropped, learn the sum of that set alone; an
-    honest order of the ring makes that improbable (Bell et al., section 3.4), and a ledger's seed makes it honest.
-    Without a ledger a server that shows different lists of survivors to different clients is held off by the threshold
-    alone; with one, all give shares for the one list that the committee signed.
+    of g*: still nothing of that client if f < 2t - g, t the threshold; with t > 2g/3 that is a third of the group (the
+    count is below). With *f >= t* they read it. *Server and c clients of n*: the sum of the n - c others, which is why
+    ``min_survivors`` exists.
+Two stories
+    A server may tell holders different lists of survivors. An honest holder answers one list per round, on disk before
+    a share leaves it, and only a list in which every survivor has t of its group. To read a client of a full graph of n
+    the server needs t - f honest holders that were told of each of the n - 1 - f honest neighbours as gone; each of the
+    n - f can be told of n - t at most. With f < 2t - n that does not add up: (n - 1 - f)(t - f) > (n - f)(n - t). It
+    can add up to a *sum* over fewer clients than any list names, though: about half of them without colluders. On a ring
+    (more than 16 to 18 clients) the order comes from the task's number, which the server draws, and stories can
+    differ from one side of the ring to the other: by estimate 3 colluders of 40 clients, 4 of 100, at places of the
+    server's choice, suffice. **With a ledger** all of that is void: the committee signs one list of survivors a round,
+    and the order comes from the chain's seed. Without one, a consistency round (Bonawitz et al., figure 4, round 3)
+    would do the same for one more trip; it is not built.
 Later theft
-    Boxes are sealed to keys that nodes make for one run and keep for a few: the long-term keys open none of them. Who
-    copies the files of t members of a group *during* a run, and recorded its traffic, opens the rounds of that run.
+    Boxes are sealed to keys that nodes make for one run and use in one task; the long-term keys open none of them. A
+    node keeps those of its eight newest tasks: who copies the files of t members of a group, and recorded the traffic,
+    opens the rounds of these tasks.
 Noise
     *Central*: the server adds it to the sum it opened; it knows the exact sum, and the guarantee holds against
     everybody else. *Distributed*: every client adds its part before masking; nobody sees a sum with less noise than
-    that of the survivors who do not collude (:mod:`flbc.privacy.distributed`).
+    that of the survivors who do not collude (:mod:`flbc.privacy.distributed`). Without a ledger that supposes one story
+    about who survived: a sum over fewer clients carries less noise.
 What is not detected
     A client may send any integers (poisoning); they spoil the sum, as in the clear. Wrong shares are noticed, one
-    liar in a group is named, more abandon the round.
+    liar in a group is named, more abandon the round; whose shares cannot be opened or do not fit is left out from then
+    on.
 Dropouts
     Before its vector arrived: its neighbours' masks are taken off with the shares of its key. After that: it is in the
-    sum, its seed comes from the others. Before it gave shares: a threshold of the others suffices. Fewer: the round is
-    abandoned and the model kept; nobody gives a second kind of shares for it.
+    sum, its seed comes from the others. Before it gave shares: a threshold of the others suffices. Fewer in the group
+    of any survivor, before or after: the round is abandoned and the model kept; nobody gives shares for another list.
 """
 
 from __future__ import annotations
