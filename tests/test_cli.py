@@ -190,6 +190,7 @@ def test_roster_end_to_end(folder, parties):
 def test_roster_policy_options(folder, parties):
     run("roster", *ENTRIES, "--scheme", "paillier", "--scheme", "masked", "--min-key-bits", "2048",
         "--min-survivors", "4", "--min-noise-multiplier", "1.5", "--max-delta", "1e-6",
+        "--min-threshold", "0.5", "--noise-by", "clients",
         "--max-total-epsilon", "10", "--reveal-metric", "accuracy")  # fmt: skip
     assert tomllib.loads((folder / "roster.toml").read_text())["policy"] == {
         "schemes": ["paillier", "masked"],
@@ -199,6 +200,8 @@ def test_roster_policy_options(folder, parties):
         "max-delta": 1e-6,
         "max-total-epsilon": 10.0,
         "reveal-metrics": ["accuracy"],
+        "min-threshold": 0.5,
+        "noise-by": "clients",
     }
 
 

@@ -27,12 +27,12 @@ Two stories
     a share leaves it, and only a list in which every survivor has t of its group. To read a client of a full graph of n
     the server needs t - f honest holders that were told of each of the n - 1 - f honest neighbours as gone; each of the
     n - f can be told of n - t at most. With f < 2t - n that does not add up: (n - 1 - f)(t - f) > (n - f)(n - t). It
-    can add up to a *sum* over fewer clients than any list names, though: about half of them without colluders. On a ring
-    (more than 16 to 18 clients) the order comes from the task's number, which the server draws, and stories can
-    differ from one side of the ring to the other: by estimate 3 colluders of 40 clients, 4 of 100, at places of the
-    server's choice, suffice. **With a ledger** all of that is void: the committee signs one list of survivors a round,
-    and the order comes from the chain's seed. Without one, a consistency round (Bonawitz et al., figure 4, round 3)
-    would do the same for one more trip; it is not built.
+    can add up to a *sum* over fewer clients than any list names, though: about half of them without colluders. On a
+    ring (more than 18 clients) the order comes from the task's number, which the server draws, and stories can differ
+    from one side of the ring to the other: by estimate 3 colluders of 40 clients, 4 of 100, at places of the server's
+    choice, suffice. **With a ledger** all of that is void: the committee signs one list of survivors a round, and the
+    order comes from the chain's seed. Without one, a consistency round (Bonawitz et al., figure 4, round 3) would do
+    the same for one more trip; it is not built.
 Later theft
     Boxes are sealed to keys that nodes make for one run and use in one task; the long-term keys open none of them. A
     node keeps those of its eight newest tasks: who copies the files of t members of a group, and recorded the traffic,

@@ -81,6 +81,19 @@ def test_fewer_than_three_survivors_are_no_policy(survivors):
 
 
 @pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"min_threshold": 0.4}, "from 0.5 to below 1"),
+        ({"min_threshold": 1.0}, "from 0.5 to below 1"),
+        ({"noise_by": "server"}, "must be one of opener, clients"),
+    ],
+)
+def test_rules_that_protect_nobody_are_no_policy(rule, message):
+    with pytest.raises(ConfigError, match=message):
+        Policy(**rule)
+
+
+@pytest.mark.parametrize(
     ("policy", "task", "message"),
     [
         ({}, replace(TASK, scheme="plain"), r"does not accept scheme 'plain', only \('paillier', 'nddfe', 'masked'\)"),
@@ -90,6 +103,12 @@ def test_fewer_than_three_survivors_are_no_policy(survivors):
         ({}, replace(TASK, min_survivors=2), "needs min_survivors >= 3"),
         ({"max_epsilon": 5.0}, TASK, "requires differential privacy, and the task has none"),
         ({"min_noise_multiplier": 0.1}, TASK, "requires differential privacy, and the task has none"),
+        ({}, replace(TASK, sharing={"threshold": 0.6}), "needs a threshold of at least 0.666667 of a group"),
+        ({}, replace(TASK, sharing={"threshold": 1}), "needs a threshold of at least 0.666667 of a group"),
+        ({}, replace(TASK, sharing={}), "needs a threshold of at least 0.666667 of a group"),
+        ({"noise_by": "clients"}, TASK, "requires differential privacy, and the task has none"),
+        ({"noise_by": "clients"}, PRIVATE, "wants the noise to be added by the clients"),
+        ({"noise_by": "opener"}, replace(PRIVATE, privacy=PRIVACY | {"where": "clients"}), "added by the opener"),
         ({"max_epsilon": 0.99}, PRIVATE, "allows epsilon <= 0.99"),
         ({"max_delta": 9e-6}, PRIVATE, "allows delta <= 9e-06"),
         ({}, replace(PRIVATE, privacy=PRIVACY | {"delta": 0.5}), "allows delta <= 0.001"),
@@ -100,7 +119,7 @@ def test_fewer_than_three_survivors_are_no_policy(survivors):
     ],
 )
 def test_rule_is_named(policy, task, message):
-    with pytest.raises(PolicyError, match=f"This node's policy {message}"):
+    with pytest.raises(PolicyError, match=f"This node's policy .*{message}"):
         Policy(**{"reveal_metrics": None, **policy}).check(task)
 
 
