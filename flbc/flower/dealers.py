@@ -36,6 +36,8 @@ from .grid import exchange
 if TYPE_CHECKING:
     from .session import Session
 
+#: Rounds for which a party is left out that cost the others a round or a trip.
+SUSPENDED_ROUNDS = 3
 Boxes = Mapping[str, tuple[bytes, bytes]]
 
 
@@ -55,7 +57,7 @@ class Dealers:
     _owners: dict[bytes, str] = field(default_factory=dict)  # of keys for boxes
     _seen: set[bytes] = field(default_factory=set)
     _used: set[str] = field(default_factory=set)  # whose keys the last attempt has used
-    _suspended: set[str] = field(default_factory=set)
+    _until: dict[str, int] = field(default_factory=dict)  # round from which a party may take part again
 
     def __call__(
         self, session: Session, roster: Roster, server_round: int, skipped: int, attempt: int, nodes: Iterable[int]
@@ -105,22 +107,22 @@ class Dealers:
                 self._take(ticket, name, data, ticket.label.round + 1)
         self._used = set(keys_of(ticket).masks) - set(unused)
 
-    def suspend(self, names: Collection[str]) -> None:
-        """Leave parties out for the rest of the run: what they dealt cannot be opened."""
-        for name in set(names) - self._suspended:
-            log(WARNING, "flbc: %s is left out from now on: its shares cannot be opened, or do not fit", name)
-        self._suspended |= set(names)
+    def suspend(self, names: Collection[str], round_: int, reason: str) -> None:
+        """Leave parties out of the next rounds; not for good, because others may have made them look guilty."""
+        for name in sorted(names):
+            self._until[name] = round_ + 1 + SUSPENDED_ROUNDS
+            log(WARNING, "flbc: %s is left out of the next %d rounds: %s", name, SUSPENDED_ROUNDS, reason)
 
     # ------------------------------------------------------------------ helpers
     def _fresh(self, session: Session, roster: Roster, round_: int, places: Mapping[str, int]) -> Boxes:
         """Fix who takes part in a round, and have everybody deal who has not."""
-        boxes, listed = self._keys(session, places), {party.name for party in roster.parties}
+        boxes, listed = self._keys(session, places, round_), {party.name for party in roster.parties}
         boxes = {name: entry for name, entry in boxes.items() if name in listed}
         while True:
             if len(boxes) < session.config.min_survivors:
                 raise TooFewNodesError(
                     f"{len(boxes)} clients have masking keys for round {round_}, and min_survivors = "
-                    f"{session.config.min_survivors}; the log says who did not answer the set-up trip"
+                    f"{session.config.min_survivors}; the log says who did not answer the set-up trip, or is left out"
                 )
             group = MaskedKeys(boxes).group
             lacking = [name for name in sorted(boxes) if self._group(name, round_) != group]
@@ -128,14 +130,15 @@ class Dealers:
                 return boxes
             self._set_up(session, roster, round_, 0, boxes, {name: places[name] for name in lacking})
             silent = {name for name in lacking if self._group(name, round_) != group}
+            self.suspend(silent, round_, "it did not deal, and the others have to deal again without it")
             boxes = {name: entry for name, entry in boxes.items() if name not in silent}
 
-    def _keys(self, session: Session, names: Iterable[str]) -> dict[str, tuple[bytes, bytes]]:
+    def _keys(self, session: Session, names: Iterable[str], round_: int) -> dict[str, tuple[bytes, bytes]]:
         """Return the keys for boxes of these parties; who signed another's as its own is left out."""
         boxes: dict[str, tuple[bytes, bytes]] = {}
         for card in session.directory.known():
             name = card.party.name
-            if name in self._suspended or not card.keys:
+            if self._until.get(name, 0) > round_ or not card.keys:
                 continue
             public, signature = read_box_statement(card.keys)
             owner = self._owners.setdefault(public, name)  # who copies a key has seen it in a ticket, and comes later

@@ -103,7 +103,7 @@ class SecureRound:
         session, trained = self.session, time.monotonic()
         request, endorsement, accepted, metric_names, hidden, seconds = self._block(replies)
         opening = time.monotonic()
-        session.openings += 1  # before asking: an answer that gets lost on the way was paid for
+        session.opened.add(self.number)  # before asking: an answer that gets lost on the way was paid for
         submissions = tuple(entry.signed for entry in request.summed)
         asked = OpenRequest(request.block, submissions, hidden, endorsement)
         if session.opening is not None:
@@ -136,6 +136,8 @@ class SecureRound:
         while True:
             collected = self._collect(replies)
             accepted, metric_names = self._agreeing(collected.accepted)
+            if accepted and session.mechanism is not None and session.mechanism.where == "clients":
+                session.paid.add(self.number)  # every client has paid for the round with its upload
             if len(accepted) < session.config.min_survivors:
                 need = session.config.min_survivors
                 raise AbandonedError(f"{len(accepted)} updates arrived, fewer than min_survivors = {need}")
@@ -147,7 +149,8 @@ class SecureRound:
             if session.dealers is not None and session.chain is not None:
                 # One block a round is signed, so nobody is asked for a signature under a leader that is gone already.
                 leader = session.chain.leader(self.ticket.roster, self.skipped)
-                if leader not in accepted and leader != NO_LEADER:
+                muted = (session.chain.beacon.height, leader) in session.muted
+                if (muted or leader not in accepted) and leader != NO_LEADER:
                     log(WARNING, "flbc: round %d: the leader %s is silent; the next one takes over", self.number,
                         self.ticket.roster.parties[leader].name)  # fmt: skip
                     replies = self._pass_over(replies)
@@ -169,6 +172,7 @@ class SecureRound:
                 endorsement = attest(session, session.chain, self.ticket, request, self.timeout)
             except UnsignedError as error:
                 if session.dealers is not None:
+                    session.muted.add((session.chain.beacon.height, request.block.leader))
                     raise AbandonedError(f"{error}; with masks one block a round is signed") from None
                 log(WARNING, "flbc: round %d, attempt %d: %s", self.number, self.ticket.label.attempt, error)
                 replies = self._pass_over(replies)

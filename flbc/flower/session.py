@@ -105,8 +105,10 @@ class Session:
         32 random bytes.
     parent : bytes
         Hash of the last opened block.
-    openings : int
-        Sums opened so far.
+    opened, paid : set of int
+        Rounds whose sum was opened, and with noise by the clients those that they have paid for.
+    muted : set of (int, int)
+        With masking: heights and leaders that sent an update and then did not sign.
     chain : Chain or None
         The task on the ledger; its roster is fixed.
     roster : Roster or None
@@ -128,12 +130,19 @@ class Session:
     frame: Frame
     task: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     parent: bytes = ZERO
-    openings: int = 0
+    opened: set[int] = field(default_factory=set)
+    paid: set[int] = field(default_factory=set)
+    muted: set[tuple[int, int]] = field(default_factory=set)
     chain: Chain | None = None
     roster: Roster | None = None
     progress: Progress | None = None
     dealers: Dealers | None = None
     opening: Opening | None = None
+
+    @property
+    def openings(self) -> int:
+        """Rounds that the budget has paid for."""
+        return len(self.opened | self.paid)
 
     def missing(self) -> str | None:
         """Return a role beside training that nobody online serves, if there is one."""

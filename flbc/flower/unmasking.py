@@ -49,7 +49,7 @@ class Unmasking:
         Raises
         ------
         AbandonedError
-            If fewer holders than the threshold answer. Who dealt what cannot be opened is left out from now on.
+            If fewer holders than the threshold answer. Who dealt what cannot be opened is left out for some rounds.
         OpeningRefusedError
             If shares do not fit, or the sum is out of range.
         BudgetExhaustedError
@@ -68,15 +68,13 @@ class Unmasking:
         opening = MaskingCombiner(ticket.spec, ticket.label.hash, dealings, survivors, graph, noise)
         answers = self._answers(session, ticket, request, opening)
         given = {name: opening.read(name, answer) for name, answer in answers.items()}
-        short, misfits = opening.missing(given), opening.misfits(given)
-        # Enough of its holders answered, and yet its secret does not come out: it dealt something else.
-        self._dealers.suspend([n for n in short if len(set(dealings[n].boxes) & set(given)) >= dealings[n].threshold])
-        self._dealers.suspend(misfits)
+        guilty = opening.guilty(given)
+        self._dealers.suspend(guilty, ticket.label.round, "its shares cannot be opened, or do not fit what it dealt")
         total = opening.open(request.hidden, lambda requests: answers)
         if total is None:
             raise AbandonedError(
                 f"{len(answers)} of {len(dealings)} clients gave their shares within {_TRIES} x {self._timeout:g} s, "
-                f"too few to take off the masks of {', '.join(short)}"
+                f"too few to take off the masks of {', '.join(opening.missing(given))}"
             )
         for name in sorted(opening.liars):
             log(WARNING, "flbc: round %d: %s gave a wrong share, or was dealt one", ticket.label.round, name)

@@ -13,8 +13,7 @@ from .memory import KEPT_TASKS, NodeMemory
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS box_key (
     run TEXT PRIMARY KEY, public BLOB NOT NULL, secret BLOB NOT NULL, task BLOB) STRICT;
-CREATE TABLE IF NOT EXISTS joined (
-    task BLOB NOT NULL, round INTEGER NOT NULL, party BLOB NOT NULL, PRIMARY KEY (task, round)) STRICT;
+CREATE TABLE IF NOT EXISTS joined (task BLOB PRIMARY KEY, round INTEGER NOT NULL, party BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS mask (
     public BLOB PRIMARY KEY, task BLOB NOT NULL, round INTEGER NOT NULL, label BLOB, secrets BLOB, share BLOB) STRICT;
 CREATE TABLE IF NOT EXISTS given (public BLOB PRIMARY KEY, kind TEXT NOT NULL) STRICT;
@@ -75,14 +74,18 @@ class MaskMemory:
         Raises
         ------
         StaleLabelError
-            If an earlier attempt was with others. Two attempts among different people could both be opened, each by
-            those who know nothing of the other.
+            If an earlier attempt was with others, or a later round has begun. Two attempts among different people could
+            both be opened, each by those who know nothing of the other.
         """
-        place = (label.task, label.round)
         with self._memory.transaction() as db:
-            db.execute("INSERT OR IGNORE INTO joined VALUES (?, ?, ?)", (*place, party))
-            (known,) = db.execute("SELECT party FROM joined WHERE task = ? AND round = ?", place).fetchone()
-            db.execute("DELETE FROM joined WHERE task = ? AND round < ?", place)
+            db.execute("INSERT OR IGNORE INTO joined VALUES (?, ?, ?)", (label.task, label.round, party))
+            newest, known = db.execute("SELECT round, party FROM joined WHERE task = ?", (label.task,)).fetchone()
+            if newest < label.round:
+                place = (label.round, party, label.task)
+                db.execute("UPDATE joined SET round = ?, party = ? WHERE task = ?", place)
+                newest, known = label.round, party
+        if newest > label.round:
+            raise StaleLabelError(f"Round {label.round} is over; this node takes part in round {newest}")
         if known != party:
             raise StaleLabelError(f"Round {label.round} began with others; its attempts are all among the same clients")
 

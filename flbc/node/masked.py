@@ -219,9 +219,9 @@ def context_of(ticket: Ticket, round_: int) -> bytes:
 def graph_of(ticket: Ticket, round_: int) -> dict[str, tuple[str, ...]]:
     """Return who masks with whom in a round with these parties; with a ledger its seed decides, else the task's id."""
     seed = ticket.label.task if ticket.beacon is None else ticket.beacon.seed
-    return neighbours(
-        keys_of(ticket).names, sha256(b"flbc/masking/graph/1" + seed + round_.to_bytes(4, "big")).digest()
-    )
+    # The group's hash too: whoever decides who takes part can try orders, and not choose one.
+    place = sha256(b"flbc/masking/graph/1" + seed + round_.to_bytes(4, "big") + keys_of(ticket).group).digest()
+    return neighbours(keys_of(ticket).names, place)
 
 
 def fraction_of(ticket: Ticket) -> float:
@@ -311,7 +311,8 @@ class MaskedKit:
         if keys.masks and set(keys.masks) != set(keys.boxes):
             raise ProtocolError("The scheme keys name others with keys for masks than with keys for boxes")
         for entries in (keys.boxes, keys.masks):
-            if len({entry[0] for entry in entries.values()}) != len(entries):
+            # X25519 ignores the highest bit (RFC 7748, section 5).
+            if len({(entry[0][:-1], entry[0][-1] & 127) for entry in entries.values()}) != len(entries):
                 raise RosterError("Two parties have the same key: one of them took the other's")
 
     def protector(self, ticket: Ticket, me: Identity, memory: NodeMemory) -> MaskingProtector:

@@ -294,11 +294,20 @@ class NodeMemory:
 
 
 def _spend(db: sqlite3.Connection, task: bytes, epsilon: float, limit: float) -> None:
-    """Note what a task has cost; :class:`BudgetExhaustedError` if all tasks together would cost more than ``limit``."""
+    """Note what a task has cost, which never falls.
+
+    Raises
+    ------
+    BudgetExhaustedError
+        If all tasks together would cost more than ``limit``.
+    """
     (others,) = db.execute("SELECT total(epsilon) FROM spent WHERE task != ?", (task,)).fetchone()
     if others + epsilon > limit:
         raise BudgetExhaustedError(
             f"All tasks together would spend epsilon = {others + epsilon:.4g}; this node's policy allows "
             f"max-total-epsilon = {limit:g}"
         )
-    db.execute("INSERT OR REPLACE INTO spent VALUES (?, ?)", (task, epsilon))
+    db.execute(
+        "INSERT INTO spent VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET epsilon = max(epsilon, excluded.epsilon)",
+        (task, epsilon),
+    )

@@ -27,12 +27,17 @@ Two stories
     a share leaves it, and only a list in which every survivor has t of its group. To read a client of a full graph of n
     the server needs t - f honest holders that were told of each of the n - 1 - f honest neighbours as gone; each of the
     n - f can be told of n - t at most. With f < 2t - n that does not add up: (n - 1 - f)(t - f) > (n - f)(n - t). It
-    can add up to a *sum* over fewer clients than any list names, though: about half of them without colluders. On a
-    ring (more than 18 clients) the order comes from the task's number, which the server draws, and stories can differ
-    from one side of the ring to the other: by estimate 3 colluders of 40 clients, 4 of 100, at places of the server's
-    choice, suffice. **With a ledger** all of that is void: the committee signs one list of survivors a round, and the
-    order comes from the chain's seed. Without one, a consistency round (Bonawitz et al., figure 4, round 3) would do
-    the same for one more trip; it is not built.
+    can add up to a *sum* over fewer clients than any list names, though, of h = n - f honest ones about
+    h - ⌊h (n - t)/(t - f)⌋: 9 of 16 without colluders, 2 with f just below the bound. On a ring (more than 19 clients)
+    stories can differ from one side to the other: by estimate 3 colluders of 40 clients, 4 of 100, at places of the
+    server's choice, suffice to read a client. **With a ledger** there is one story: the committee signs one list of
+    survivors a round. Without one, a consistency round (Bonawitz et al., figure 4, round 3) would do the same for one
+    more trip; it is not built.
+The ring
+    Its order follows from the task's number or, with a ledger, the chain's seed, and from who takes part. Who decides
+    that, the server, can try many and keep one in which colluders lie well: they then cut the ring in two, and learn
+    the sum of each part (by calculation, 14 colluders of 100 and half of the clients taking part: sums of 22). A third
+    of ``min_survivors``, not of all clients, is what may collude.
 Later theft
     Boxes are sealed to keys that nodes make for one run and use in one task; the long-term keys open none of them. A
     node keeps those of its eight newest tasks: who copies the files of t members of a group, and recorded the traffic,
@@ -41,11 +46,11 @@ Noise
     *Central*: the server adds it to the sum it opened; it knows the exact sum, and the guarantee holds against
     everybody else. *Distributed*: every client adds its part before masking; nobody sees a sum with less noise than
     that of the survivors who do not collude (:mod:`flbc.privacy.distributed`). Without a ledger that supposes one story
-    about who survived: a sum over fewer clients carries less noise.
+    about who survived: a sum over fewer clients carries less noise, and a larger epsilon.
 What is not detected
     A client may send any integers (poisoning); they spoil the sum, as in the clear. Wrong shares are noticed, one
-    liar in a group is named, more abandon the round; whose shares cannot be opened or do not fit is left out from then
-    on.
+    liar in a group is named, more abandon the round; whose shares cannot be opened or do not fit is left out for some
+    rounds.
 Dropouts
     Before its vector arrived: its neighbours' masks are taken off with the shares of its key. After that: it is in the
     sum, its seed comes from the others. Before it gave shares: a threshold of the others suffices. Fewer in the group

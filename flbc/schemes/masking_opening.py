@@ -89,6 +89,21 @@ class MaskingCombiner(MaskingAdder):
                     wrong.append(owner)
         return wrong
 
+    def guilty(self, given: Mapping[str, Mapping[str, bytes]]) -> list[str]:
+        """Return who probably dealt what cannot be opened, after too many answers for anything else.
+
+        A holder that opens less than half of its boxes is not believed. If the secrets of more than a third do not come
+        out, it is the holders who lie, and nobody is named.
+        """
+        believed = [h for h, shares in given.items() if 2 * len(shares) >= len(self._owners.get(h, []))]
+        named = self.misfits(given)
+        for owner, dealing in self._dealings.items():
+            holders = set(dealing.boxes) - ({owner} if owner not in self._survivors else set())
+            refused = [holder for holder in holders.intersection(believed) if owner not in given[holder]]
+            if self._needed(owner) and len(refused) > len(dealing.boxes) - dealing.threshold:
+                named.append(owner)
+        return named if 3 * len(named) <= len(self._dealings) else []
+
     def open(self, hidden: bytes, exchange: Exchange) -> IntVector | None:
         """Have shares given, and take the masks off; None if too few holders answered.
 

@@ -740,3 +740,40 @@ def test_attempts_of_one_round_are_paid_for_once(found: Callable[..., MaskedCons
         c.submit(c.masked(c.set_up(attempt=attempt), attempt=attempt))
     later = c.set_up(2)
     c.submit(c.masked(later, 2))
+
+
+def test_giving_shares_lowers_no_account(tmp_path: Path) -> None:
+    """``max-total-epsilon`` over two tasks of epsilon 1 each, with shares given in between."""
+    privacy = Privacy(epsilon=1.0, unit="example", where="clients", colluders=1)
+    mechanism = plan(privacy, dimension=6, rounds=1, max_examples=50, min_survivors=4)
+    policy = Policy(max_total_epsilon=1.5)
+    c = MaskedConsortium.found(tmp_path, mechanism=mechanism, min_survivors=4, rounds=1, policy=policy)
+    deposits = c.set_up()
+    ticket = c.masked(deposits)
+    assert c.open(ticket, deposits, c.submit(ticket)) is not None
+    c.task, c.run = bytes(31) + b"2", "2"
+    with pytest.raises(BudgetExhaustedError, match="max-total-epsilon"):
+        c.submit(c.masked(c.set_up()), [VICTIM])
+
+
+def test_a_later_round_does_not_make_an_earlier_one_forgotten(six: MaskedConsortium) -> None:
+    """Away in round 2, the victim gives shares there; then the server begins round 1 anew, among others."""
+    first = six.set_up()
+    one = six.masked(first)
+    replies = six.submit(one)
+    second = six.riding(replies)
+    two = six.masked(second, 2)
+    others = without(six.submit(two, [name for name in six.names if name != VICTIM]), VICTIM)
+    six.ask(two, second, others, [VICTIM])
+    again = six.set_up(attempt=1, names=six.names[1:])
+    with pytest.raises(StaleLabelError, match="Round 1 is over"):
+        six.submit(six.masked(again, attempt=1), [VICTIM])
+
+
+@pytest.mark.parametrize("bit", [0, 128])
+def test_a_copied_key_is_noticed_with_its_highest_bit_flipped(six: MaskedConsortium, bit: int) -> None:
+    boxes = six.boxes()
+    public, signature = boxes[six.names[1]]
+    boxes[six.names[0]] = public[:-1] + bytes([public[-1] ^ bit]), signature
+    with pytest.raises(RosterError, match="took the other's"):
+        six.participant(VICTIM).set_up(six.ticket(keys=MaskedKeys(boxes).encoded, model=ZERO))

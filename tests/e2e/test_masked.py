@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from flbc.demo.heart import HOSPITALS, split
+from flbc.demo.run import flower_home, report_status
 from tests.support.deployment import Deployment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-APP = Path(__file__).resolve().parents[2] / "strategies" / "masked"
+ROOT = Path(__file__).resolve().parents[2]
+APP, ROUNDS = ROOT / "strategies" / "masked", ROOT / "benchmarks" / "_masked_rounds"
 VICTIM, SLOW = "hungary", "cleveland"
 
 
@@ -45,3 +48,17 @@ def test_a_hospital_killed_between_upload_and_unmasking_is_in_the_sum(tmp_path: 
         assert d.query(VICTIM, "SELECT round FROM opened WHERE answer IS NOT NULL ORDER BY round") == [(1,), (3,)]
         for name in HOSPITALS:
             assert d.query(name, "SELECT count(*) FROM mask WHERE secrets IS NOT NULL") == [(0,)], "used and not erased"
+
+
+def test_a_hundred_virtual_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Flower's simulation engine, on a ring of 28 neighbours each; the app checks the mean of every round itself."""
+    monkeypatch.setenv("FLBC_HOME", str(tmp_path))
+    nodes = "num-supernodes=100 client-resources-num-cpus=1"
+    settings = "secure=true clients=100 parameters=5000 num-server-rounds=2"
+    command = ["flwr", "run", str(ROUNDS), "--stream", "--federation-config", nodes, "-c", settings]
+    with flower_home() as environment:
+        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=500)
+        output = done.stdout + done.stderr
+        assert report_status(environment) == 0, output[-3000:]
+    assert output.count("flbc: 100 clients, 15,210 B each") == 2, output[-3000:]
+    assert output.count("seconds of round") == 2

@@ -489,7 +489,7 @@ def test_a_client_with_rubbish_in_its_boxes_costs_one_round(monkeypatch: pytest.
 
     monkeypatch.setattr(masked_node, "deal", deal)
     result = run(masked(codec=Codec(max_examples=64)), LocalGrid(make_app(), 6), 2)
-    assert "node-1 is left out from now on" in caplog.text
+    assert "node-1 is left out of the next 3 rounds: its shares cannot be opened" in caplog.text
     assert "round 1 is abandoned" in caplog.text
     assert result.train_metrics_clientapp[2]["flbc-survivors"] == 5
     np.testing.assert_allclose(weights(result), mean_of([0, 2, 3, 4, 5]), atol=1e-3)
@@ -542,3 +542,58 @@ def test_a_round_that_cannot_be_opened_costs_no_epsilon(caplog: Any) -> None:
     assert stages(grid)["unmask"] == 0
     assert strategy._session is not None
     assert strategy._session.openings == 0
+
+
+@pytest.mark.parametrize("liars", [(1, 2), (1, 2, 3)])
+def test_liars_among_holders_get_nobody_else_left_out(liars: tuple[int, ...], caplog: Any) -> None:
+    """Their shares spoil many secrets; that is not what one dealer could have done."""
+
+    def reply(message: Message) -> Message:
+        first = stage_of(message) == "unmask" and str(message.metadata.group_id) == "1"
+        if first and node_of(message) - FIRST_NODE in liars:
+            shares = bytearray(wire.unseal(message.content))
+            for place in range(20, len(shares), 33):
+                shares[place] ^= 1
+            message.content[wire.PAYLOAD] = wire.seal(bytes(shares))
+        return message
+
+    grid = LocalGrid(make_app(), 7, reply=reply)
+    result = run(masked(codec=Codec(max_examples=128), stage_timeout=0.3), grid, 2)
+    assert "round 1 is abandoned" in caplog.text
+    assert "is left out" not in caplog.text
+    assert result.train_metrics_clientapp[2]["flbc-survivors"] == 7
+
+
+def test_who_is_silent_at_the_set_up_is_not_asked_again_at_once() -> None:
+    """Otherwise everybody would deal twice in every round, and wait for it."""
+    grid = LocalGrid(make_app(), 6, reply=lambda m: None if stage_of(m) == "setup" and node_of(m) == FIRST_NODE else m)
+    run(masked(codec=Codec(max_examples=128), stage_timeout=0.3), grid, 4)
+    assert stages(grid)["setup"] == 6 + 5
+    assert stages(grid)["unmask"] == 4 * 5
+
+
+def test_a_leader_that_never_signs_does_not_stop_a_run(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """It uploads, is elected, and is silent: one round is lost, then it is passed over."""
+    book = MemoryBook()
+    monkeypatch.setattr("flbc.flower.strategy.open_book", lambda settings: book)
+    mute: set[int] = set()
+
+    def reply(message: Message) -> Message | None:
+        if stage_of(message) == wire.ATTEST and bytes(message.content["flbc"]["leader"]) and not mute:
+            mute.add(node_of(message))
+        return None if stage_of(message) == wire.ATTEST and node_of(message) in mute else message
+
+    grid = LocalGrid(make_app(), 7, reply=reply)
+    strategy = masked(codec=Codec(max_examples=128), ledger=Ledger(), stage_timeout=0.3)
+    result = run(strategy, grid, 4)
+    survivors = [result.train_metrics_clientapp[r]["flbc-survivors"] for r in (1, 2, 3, 4)]
+    assert survivors[:2] == [0, 7]
+    assert 7 in survivors[2:], "elected again by its draw it may cost another round"
+
+
+def test_rounds_that_clients_paid_for_count_though_they_were_abandoned() -> None:
+    """With noise of the clients an upload costs epsilon, whether the sum is opened or not."""
+    grid = LocalGrid(make_app(mods=[sized()]), 8, reply=drop("train", 0, 1, 2))
+    strategy = masked(privacy=Privacy(epsilon=2.0, clip_norm=0.5, where="clients"), min_survivors=4)
+    result = strategy.start(grid, record(MODEL), num_rounds=1, timeout=1)
+    assert result.train_metrics_clientapp[1]["flbc-epsilon"] == pytest.approx(2.0, rel=1e-3)

@@ -36,6 +36,7 @@ class MaskedConsortium(Consortium):
     """Hospitals with pinned keys. Every call to a node is a restart: it remembers what is on disk."""
 
     names: list[str]
+    run: str = RUN
 
     @classmethod
     def found(
@@ -86,7 +87,7 @@ class MaskedConsortium(Consortium):
     # ------------------------------------------------------------------ the honest server
     def boxes(self, names: Iterable[str] | None = None) -> dict[str, tuple[bytes, bytes]]:
         return {
-            name: read_box_statement(box_statement(self.me[name], MaskMemory(self.memory(name)).box_key(RUN)))
+            name: read_box_statement(box_statement(self.me[name], MaskMemory(self.memory(name)).box_key(self.run)))
             for name in (self.names if names is None else names)
         }
 
