@@ -127,6 +127,8 @@ class Masked(SecureStrategy):
         log(INFO, "\t│\t├── Opened with shares of more than %.3g of a client's group", self.threshold)
         if self.ledger is None:
             log(INFO, "\t│\t├── No ledger: only the threshold holds off a server that shows different survivor lists")
+            if self.privacy is not None and self.privacy.where == "clients":
+                log(INFO, "\t│\t├── and epsilon supposes that it shows one: a smaller sum has less noise")
         else:
             log(INFO, "\t│\t├── The committee signs the list of survivors before a share is given")
 
