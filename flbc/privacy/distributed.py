@@ -9,8 +9,9 @@ against the server together with any c clients (``Privacy(colluders=c)``), who k
 a client that adds no noise counts as one of them. c is at least 1, for a client that reads the model is such an
 observer. It stands on two things: that no sum of fewer than ``min_survivors`` is unmasked, and that at least n
 survivors really add their share. The first is sure with a ledger, whose committee signs one list of survivors; without
-one a server that shows different lists to different clients can open smaller sums (:mod:`flbc.schemes.masking`). If k > c survivors collude, the noise left has variance ``sigma² (min_survivors -
-k)/(min_survivors - c)``, and epsilon is that of this smaller noise: weaker, but never nothing.
+one a server that shows different lists to different clients can open smaller sums (:mod:`flbc.schemes.masking`). If
+k > c survivors collude, the noise left has variance ``sigma² (min_survivors - k)/(min_survivors - c)``, and epsilon is
+that of this smaller noise: weaker, but never nothing.
 
 **From shares to the Gaussian mechanism.** Kairouz, Liu & Steinke 2021, *The Distributed Discrete Gaussian Mechanism
 for Federated Learning with Secure Aggregation*, bound sums of discrete Gaussians in concentrated DP (Theorem 1,
