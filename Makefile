@@ -51,6 +51,7 @@ bench: .venv/.installed ## Benchmarks; each prints a table and checks its thresh
 	$(BIN)/python benchmarks/nddfe.py
 	$(BIN)/python benchmarks/dgc.py
 	$(BIN)/python benchmarks/masking.py
+	$(BIN)/python benchmarks/masked_rounds.py
 
 clean: ## Remove .venv and caches
 	rm -rf .venv contracts/node_modules contracts/.slither contracts/out contracts/cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

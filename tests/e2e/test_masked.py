@@ -43,6 +43,7 @@ def test_a_hospital_killed_between_upload_and_unmasking_is_in_the_sum(tmp_path: 
         output, _ = run.communicate(timeout=400)
         listing, _ = d.flwr("ls", "test", "--format", "json").communicate(timeout=60)
         assert json.loads(listing)["runs"][0]["status"] == "finished:completed", output[-3000:]
+        print(*(line for line in output.splitlines() if "flbc: 4 clients" in line), sep="\n")  # seconds: pytest -rP
         assert output.count("flbc: 4 clients") == 3, output[-3000:]
         assert "epsilon 2.000 of 2" in output
         assert d.query(VICTIM, "SELECT round FROM opened WHERE answer IS NOT NULL ORDER BY round") == [(1,), (3,)]
