@@ -36,6 +36,7 @@ from flbc.errors import (
     VerificationError,
 )
 from flbc.node import NodeMemory, Policy, Ticket
+from flbc.node.committee import once
 from flbc.node.mask_memory import MaskMemory
 from flbc.node.masked import Deposit, MaskedKeys, MaskedKit, check_box_key, deposit_for, graph_of
 from flbc.node.participant import Reply
@@ -777,3 +778,15 @@ def test_a_copied_key_is_noticed_with_its_highest_bit_flipped(six: MaskedConsort
     boxes[six.names[0]] = public[:-1] + bytes([public[-1] ^ bit]), signature
     with pytest.raises(RosterError, match="took the other's"):
         six.participant(VICTIM).set_up(six.ticket(keys=MaskedKeys(boxes).encoded, model=ZERO))
+
+
+def test_the_committee_signs_one_block_a_round(six: MaskedConsortium) -> None:
+    """Not one an attempt: two signed lists of survivors could be opened by different holders."""
+    deposits = six.set_up()
+    first, again, later = six.masked(deposits), six.masked(deposits, attempt=1), six.masked(deposits, 2)
+    assert once(first) == once(again)
+    assert once(first) != once(later)
+    memory = six.memory(VICTIM)
+    memory.sign_once(six.task, once(first), (1, ZERO), b"a" * 32)
+    with pytest.raises(StaleLabelError, match="another block"):
+        memory.sign_once(six.task, once(again), (1, ZERO), b"b" * 32)
