@@ -16,16 +16,8 @@ from typing import TYPE_CHECKING
 from flwr.common.logger import log
 
 from ..errors import FlbcError, ProtocolError, TooFewNodesError
-from ..node.masked import (
-    Deposit,
-    MaskedKeys,
-    MaskKey,
-    check_public,
-    fraction_of,
-    graph_of,
-    keys_of,
-    read_box_statement,
-)
+from ..node.mask_keys import Deposit, MaskedKeys, MaskKey, check_public, keys_of, read_box_statement
+from ..node.masked import fraction_of, graph_of
 from ..node.ticket import Ticket
 from ..roster import Roster
 from ..round import ZERO, Signed

@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Strategy
 from ..codec import Codec
 from ..errors import ConfigError
 from ..ledger.settings import Ledger
-from ..node.masked import MODE, SCHEME, check_box_key, read_box_statement
+from ..node.mask_keys import MODE, SCHEME, check_box_key, read_box_statement
 from ..node.pins import Pins
 from ..privacy import Privacy
 from ..roster import TRAIN_ROLE, Party

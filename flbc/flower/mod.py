@@ -17,9 +17,9 @@ from ..codec import Layout
 from ..encoding import canonical
 from ..errors import ConfigError, FlbcError, LayoutError, PlaintextRefusedError, ProtocolError
 from ..node import Ticket
+from ..node.mask_keys import SCHEME as MASKED
+from ..node.mask_keys import box_statement
 from ..node.mask_memory import MaskMemory
-from ..node.masked import SCHEME as MASKED
-from ..node.masked import box_statement
 from ..node.nddfe import PAD, SCHEME, own_statement
 from ..node.opening import OpenRequest, pack_opening
 from ..node.participant import CLIP_METRIC, check_clipping, update_of

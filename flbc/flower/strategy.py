@@ -31,12 +31,13 @@ from ..privacy import Privacy
 from ..roster import TRAIN_ROLE, Party
 from ..round import ZERO
 from . import wire
+from .agreement import open_session
 from .apply import pseudo_reply, restore_dtypes
 from .directory import Directory
 from .grid import TrainingGrid
 from .report import RoundReport, log_evaluation
 from .rounds import SecureRound
-from .session import KeyMaker, Session, Terms, open_session
+from .session import KeyMaker, Session, Terms
 from .settle import settle
 from .wrapped import check_wrapped
 

@@ -11,8 +11,9 @@ from ..errors import OpeningRefusedError, ProtocolError
 from ..schemes.masking_keys import KEY, SEED
 from ..schemes.masking_opening import give_shares, read_request
 from .identity import Identity
+from .mask_keys import SCHEME, keys_of
 from .mask_memory import MaskMemory
-from .masked import SCHEME, context_of, keys_of, mask_publics, own_box
+from .masked import context_of, mask_publics, own_box
 from .memory import NodeMemory
 from .opening import OpenRequest, check_request, reserve_free
 from .pins import Pins

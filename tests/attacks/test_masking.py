@@ -37,8 +37,9 @@ from flbc.errors import (
 )
 from flbc.node import NodeMemory, Policy, Ticket
 from flbc.node.committee import once
+from flbc.node.mask_keys import Deposit, MaskedKeys, check_box_key
 from flbc.node.mask_memory import MaskMemory
-from flbc.node.masked import Deposit, MaskedKeys, MaskedKit, check_box_key, deposit_for, graph_of
+from flbc.node.masked import MaskedKit, deposit_for, graph_of
 from flbc.node.participant import Reply
 from flbc.node.scheme_keys import key_domain
 from flbc.node.terms import mechanism_of

@@ -15,8 +15,9 @@ from flbc.crypto.signing import keccak256
 from flbc.node import NodeMemory, Pins, Policy, Ticket
 from flbc.node.covenant import Covenant
 from flbc.node.endorsement import Endorsement
+from flbc.node.mask_keys import Deposit, MaskedKeys, box_statement, read_box_statement
 from flbc.node.mask_memory import MaskMemory
-from flbc.node.masked import Deposit, MaskedKeys, box_statement, graph_of, read_box_statement
+from flbc.node.masked import graph_of
 from flbc.node.opening import OpenRequest
 from flbc.node.participant import Reply
 from flbc.node.terms import codec_terms
