@@ -29,6 +29,7 @@
     │   ├── ChainUnavailableError (ConnectionError)  the chain's node does not answer
     │   ├── ChainBusyError                   another process uses the chain file or the account
     │   └── ChainResetError                  the node serves another chain than the records'
+    ├── LinkError (ConnectionError)         a party of a joint computation is silent or not who it should be
     ├── TooFewNodesError (TimeoutError)     the nodes a strategy needs did not appear
     └── DependencyError (ImportError)       an optional package is missing
 
@@ -121,6 +122,10 @@ class AlreadyOpenedError(OpeningRefusedError):
 
 class BudgetExhaustedError(OpeningRefusedError):
     """Opening one more sum would spend more epsilon than the task allows."""
+
+
+class LinkError(FlbcError, ConnectionError):
+    """A party of a computation among several nodes does not answer in time, has stopped, or shows another identity."""
 
 
 class TooFewNodesError(FlbcError, TimeoutError):

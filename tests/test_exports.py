@@ -26,6 +26,7 @@ PUBLIC = [
     "LayoutError",
     "Ledger",
     "LedgerError",
+    "LinkError",
     "Masked",
     "NddFe",
     "NonFiniteError",

@@ -102,6 +102,7 @@ def test_nothing_but_apps_imports_the_flower_room():
         ("codec", {"codec", "crypto", "encoding", "errors"}),
         ("privacy", {"privacy", "errors"}),
         ("schemes", {"schemes", "crypto", "errors"}),
+        ("verification", {"verification", "crypto", "errors"}),
         # Of the ledger only the packed forms and the payout rule, which load no web3.
         (
             "node",
