@@ -1,4 +1,5 @@
 """Checks on updates that stay hidden, by three committee nodes that compute on shares.
 
-Under construction: so far only the links between the three (:mod:`flbc.verification.link`, :mod:`.tls`).
+Under construction: so far the links between the three (:mod:`flbc.verification.link`, :mod:`.tls`) and arithmetic on
+shares (:mod:`.sharing`). Nothing uses them yet.
 """
