@@ -11,13 +11,14 @@ from flwr.common.logger import log
 from flwr.serverapp.strategy import Strategy
 
 from ..codec import Codec
-from ..errors import ConfigError
 from ..ledger.settings import Ledger
 from ..node.mask_keys import MODE, SCHEME, check_box_key, read_box_statement
 from ..node.pins import Pins
 from ..privacy import Privacy
+from ..privacy.distributed import noisy_parties
 from ..roster import TRAIN_ROLE, Party
-from ..schemes.masking_graph import FULL_GRAPH, THRESHOLD, threshold
+from ..schemes.masking_graph import FULL_GRAPH, THRESHOLD
+from ..schemes.masking_graph import threshold as shares_needed
 from .dealers import Dealers
 from .node import home
 from .strategy import SecureStrategy
@@ -40,7 +41,7 @@ class Masked(SecureStrategy):
         Any mean-based Flower strategy: FedAvg, FedAvgM, FedAdam, FedYogi, FedAdagrad, FedProx.
     threshold : float (default: 2/3)
         More than this fraction of a group's shares open a secret. Higher: more colluders are held off. Lower, down to
-        0.5: more dropouts are recovered; nodes accept less than 0.66 only if their roster's policy says so.
+        0.5: more dropouts are recovered; nodes accept less than 2/3 only if their roster's policy says so.
     privacy : Privacy or None (default: None)
         Differential privacy. With ``where="opener"`` the server adds the noise, and knows the exact sum; with
         ``where="clients"`` every client adds a part, and nobody sees a sum without noise. None: the exact mean.
@@ -114,13 +115,10 @@ class Masked(SecureStrategy):
             pins=None if roster is None else Pins.load(Path(roster)),
             ledger=ledger,
         )
-        _check_threshold(threshold)
+        shares_needed(min_survivors, threshold)  # raises unless it is a threshold
+        if privacy is not None:
+            noisy_parties(privacy, min_survivors)  # raises unless two honest clients add noise
         self.threshold = threshold
-        if privacy is not None and privacy.where == "clients" and min_survivors - privacy.colluders < 2:
-            raise ConfigError(
-                f"Of min_survivors = {min_survivors} clients, {privacy.colluders} are assumed to collude; the noise "
-                f"needs at least two others: raise min_survivors to {privacy.colluders + 2}, or lower colluders"
-            )
 
     def _summary(self) -> None:
         log(INFO, "\t│\t├── Pairwise masks: all with all up to %d clients, a ring of neighbours above", FULL_GRAPH)
@@ -146,7 +144,3 @@ class Masked(SecureStrategy):
     def _check_card(self, party: Party, keys: bytes, simulation: bool) -> None:
         if party.has(TRAIN_ROLE):
             check_box_key(party, *read_box_statement(keys), simulation)
-
-
-def _check_threshold(fraction: float) -> None:
-    threshold(3, fraction)

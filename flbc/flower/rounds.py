@@ -107,7 +107,7 @@ class SecureRound:
         submissions = tuple(entry.signed for entry in request.summed)
         asked = OpenRequest(request.block, submissions, hidden, endorsement)
         if session.opening is not None:
-            total = session.opening(session, self.ticket, asked, self.combiner)
+            total = session.opening(session, self.ticket, asked)
         else:
             total = Helpers(session, self.ticket, asked, self.timeout).open(self.combiner)
         done = time.monotonic()

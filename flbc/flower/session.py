@@ -18,7 +18,7 @@ from ..node.ticket import Ticket, keys_hash
 from ..privacy import GaussianMechanism, Privacy
 from ..roster import Roster
 from ..round import NO_HUB, ZERO, RoundLabel
-from ..schemes import Combiner, IntVector
+from ..schemes import IntVector
 from ..task import TaskConfig
 from . import wire
 from .chain import Chain
@@ -63,7 +63,7 @@ class KeyMaker(Protocol):
 class Opening(Protocol):
     """Opens the sum of one attempt, where no single helper does."""
 
-    def __call__(self, session: Session, ticket: Ticket, request: OpenRequest, combiner: Combiner) -> IntVector:
+    def __call__(self, session: Session, ticket: Ticket, request: OpenRequest) -> IntVector:
         """Return the (noised) sum, verified."""
         ...
 

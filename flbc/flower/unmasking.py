@@ -16,7 +16,7 @@ from ..node.memory import NodeMemory
 from ..node.opening import OpenRequest, noise_of, reserve
 from ..node.ticket import Ticket
 from ..round import Submission
-from ..schemes import Combiner, IntVector
+from ..schemes import IntVector
 from ..schemes.masking_opening import MaskingCombiner
 from . import wire
 from .dealers import Dealers
@@ -43,7 +43,7 @@ class Unmasking:
     def __init__(self, dealers: Dealers, timeout: float, directory: Path) -> None:
         self._dealers, self._timeout, self._directory = dealers, timeout, directory
 
-    def __call__(self, session: Session, ticket: Ticket, request: OpenRequest, combiner: Combiner) -> IntVector:
+    def __call__(self, session: Session, ticket: Ticket, request: OpenRequest) -> IntVector:
         """Return the opened sum.
 
         Raises

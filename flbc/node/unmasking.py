@@ -7,6 +7,7 @@ leaves the node.
 
 from __future__ import annotations
 
+from ..crypto.keystream import EncryptionKey
 from ..errors import OpeningRefusedError, ProtocolError
 from ..schemes.masking_keys import KEY, SEED
 from ..schemes.masking_opening import give_shares, read_request
@@ -61,19 +62,19 @@ class ShareHolder:
         admit(ticket, self.me, self.pins, self.memory)
         if ticket.config.scheme != SCHEME or not keys_of(ticket).masks:
             raise ProtocolError("Only sums of scheme 'masked' are opened with shares")
-        own_box(ticket, self.me, self.memory)
+        key = own_box(ticket, self.me, self.memory)
         survivors = check_request(ticket, request, self.pins.policy, with_sum=False)
         alive = {ticket.roster.parties[entry.party].name for entry in survivors}
         label, block = ticket.label, request.block.hash
         MaskMemory(self.memory).join(label, keys_of(ticket).group)
         answer = reserve_free(ticket, block, self.memory)
         if answer is None:
-            answer = self.memory.keep_opening(label.task, label.round, self._shares(ticket, alive, body))
+            answer = self.memory.keep_opening(label.task, label.round, self._shares(ticket, key, alive, body))
         if not answer:
             raise OpeningRefusedError("Shares for a later round were given; this round is over")
         return answer
 
-    def _shares(self, ticket: Ticket, alive: set[str], body: bytes) -> bytes:
+    def _shares(self, ticket: Ticket, key: EncryptionKey, alive: set[str], body: bytes) -> bytes:
         store, label = MaskMemory(self.memory), ticket.label
         owners = list(read_request(body))
         if not owners:
@@ -84,5 +85,4 @@ class ShareHolder:
         own = None
         if self.me.name in alive and self.me.name in publics:
             own = store.share(publics[self.me.name], label)
-        key = own_box(ticket, self.me, self.memory)
         return give_shares(key, self.me.name, context_of(ticket, label.round), body, publics, kinds, own)

@@ -355,7 +355,7 @@ def test_a_threshold_that_protects_nobody_is_refused(threshold: Any) -> None:
 
 
 def test_too_few_honest_clients_for_the_noise_are_refused() -> None:
-    with pytest.raises(ConfigError, match="raise min_survivors to 4"):
+    with pytest.raises(ConfigError, match="raise min_survivors to at least 4"):
         masked(privacy=Privacy(epsilon=1.0, where="clients", colluders=2))
 
 
