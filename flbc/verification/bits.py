@@ -2,7 +2,8 @@
 
 Bits are shared like numbers, with exclusive or for the sum: ``b = b_0 ^ b_1 ^ b_2``, party i holds ``(b_i, b_{i+1})``.
 They are *sliced*: bit k of 64 values lies in one word, so that one instruction works on 64 of them; of n values, value
-``r m + c`` is bit r of word c, with m = ⌈n/64⌉ words. An "and" is a message each, exclusive or and "not" are none.
+``r m + c`` is bit r of word c, with m = ⌈n/64⌉ words (the rows of a matrix are sliced one by one, so that whole rows
+can be combined). An "and" is a message each, exclusive or and "not" are none.
 
 The sign of ``x = (x_0 + x_1) + x_2`` is that of a sum of two numbers, of which party 0 knows the first and parties 1
 and 2 the second. Its carry takes 6 levels of "and" on 64 bits, with one "and" and one shared input before: 8 messages
@@ -48,6 +49,27 @@ class Bits:
         return Bits(self.own[place], self.next[place])
 
 
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """A shared bit for every element of a matrix.
+
+    Parameters
+    ----------
+    rows : Bits
+        Sliced row by row, shape (R, ⌈columns/64⌉); what lies beyond the columns is set, or is not looked at.
+    columns : int
+    """
+
+    rows: Bits
+    columns: int
+
+    def unslice(self, words: Words) -> torch.Tensor:
+        """Return one share as int64 zeros and ones, shape (R, columns)."""
+        places = np.arange(WIDTH, dtype=np.uint64)[:, None]
+        bits = ((words[:, None, :] >> places) & np.uint64(1)).reshape(len(words), -1)[:, : self.columns]
+        return torch.from_numpy(bits.astype(np.int64))
+
+
 def join(parts: Sequence[Bits]) -> Bits:
     """Put sharings one after another along their first axis."""
     return Bits(np.concatenate([part.own for part in parts]), np.concatenate([part.next for part in parts]))
@@ -80,9 +102,7 @@ def planes(values: Words) -> Words:
 
 def unslice(words: Words, count: int) -> torch.Tensor:
     """Return the first ``count`` bits as int64 zeros and ones."""
-    places = np.arange(WIDTH, dtype=np.uint64)[:, None]
-    bits = ((words[None, :] >> places) & np.uint64(1)).reshape(-1)[:count]
-    return torch.from_numpy(bits.astype(np.int64))
+    return Flags(Bits(words[None], words[None]), count).unslice(words[None])[0]
 
 
 class ComparingParty(ArithmeticParty):
@@ -119,22 +139,54 @@ class ComparingParty(ArithmeticParty):
     # ------------------------------------------------------------------ comparisons
     def negative(self, x: Shared) -> Bits:
         """Return which values are below zero, as ⌈n/64⌉ words; 8 messages in a row."""
+        return self._negative(x.map(lambda t: t.reshape(1, -1)))[0]
+
+    def not_negative(self, x: Shared) -> Flags:
+        """Return which values of a matrix are at least zero; 8 messages in a row."""
+        if len(x.shape) != 2:
+            raise ValueError(f"Expected a matrix, got shape {tuple(x.shape)}")
+        return Flags(self.invert(self._negative(x)), x.shape[1])
+
+    def all_rows(self, flags: Flags) -> Flags:
+        """Return for each column whether the flags of all R rows are set, as one row; ⌈log2 R⌉ messages in a row."""
+        rows = flags.rows
+        while (count := len(rows.own)) > 1:
+            half = count // 2
+            rows = join([self.both(rows[:half], rows[half : 2 * half]), rows[2 * half :]])
+        return Flags(rows, flags.columns)
+
+    def all_columns(self, flags: Flags) -> Flags:
+        """Return for each row whether the flags of all columns are set; ⌈log2 words⌉ + 6 messages in a row."""
+        words = Bits(flags.rows.own.T, flags.rows.next.T)
+        while (count := len(words.own)) > 1:
+            half = count // 2
+            words = join([self.both(words[:half], words[half : 2 * half]), words[2 * half :]])
+        step = WIDTH // 2
+        while step:
+            shift = np.uint64(step)
+            words = self.both(words, Bits(words.own >> shift, words.next >> shift))
+            step //= 2
+        return Flags(Bits(words.own.T, words.next.T), 1)
+
+    def _negative(self, x: Shared) -> Bits:
         first, second = self._two_summands(x)
         propagate = first ^ second
         top = propagate[WIDTH - 1]
-        carry = self._carry(propagate[: WIDTH - 1], self.both(first[: WIDTH - 1], second[: WIDTH - 1]))
-        return top ^ carry
+        sign = top ^ self._carry(propagate[: WIDTH - 1], self.both(first[: WIDTH - 1], second[: WIDTH - 1]))
+        rows = x.shape[0]
+        return Bits(sign.own.reshape(rows, -1), sign.next.reshape(rows, -1))
 
     def _two_summands(self, x: Shared) -> tuple[Bits, Bits]:
-        """Share the bits of ``x_0 + x_1`` and of ``x_2``, sliced."""
-        count = x.own.numel()
-        words = -(-count // WIDTH)
+        """Share the bits of ``x_0 + x_1`` and of ``x_2``, sliced row by row."""
+        rows, columns = x.shape
+        wide = -(-columns // WIDTH)
+        words = rows * wide
         nothing = np.zeros((WIDTH, words), np.uint64)
 
         def sliced(values: torch.Tensor) -> Words:
-            padded = np.zeros(WIDTH * words, np.uint64)
-            padded[:count] = values.reshape(-1).numpy().view(np.uint64)
-            return planes(padded)
+            padded = np.zeros((rows, WIDTH * wide), np.uint64)
+            padded[:, :columns] = values.numpy().view(np.uint64)
+            return planes(padded.reshape(rows, WIDTH, wide).transpose(1, 0, 2).reshape(-1))
 
         if self.rank == 0:
             mask = self._words((WIDTH, words), own=True)
@@ -159,20 +211,29 @@ class ComparingParty(ArithmeticParty):
         return generate[0]
 
     # ------------------------------------------------------------------ selecting
-    def select(self, bits: Bits, x: Shared) -> Shared:
-        """Return x where a bit is set, and 0 elsewhere; two messages in a row.
+    def select(self, flags: Bits | Flags, x: Shared) -> Shared:
+        """Return x where a flag is set, and 0 elsewhere; two messages in a row.
 
         ``b = u ^ w`` with ``u = b_0 ^ b_1``, which party 0 knows, and ``w = b_2``, which parties 1 and 2 know; as
         numbers ``b = u + w - 2 u w``.
+
+        Parameters
+        ----------
+        flags : Flags or Bits
+            Of x, a matrix, or of its elements one after another.
+        x : Shared
         """
-        count, shape = x.own.numel(), x.shape
-        known = unslice(bits.own ^ bits.next, count).reshape(shape) if self.rank == 0 else None
+        shape = x.shape
+        if isinstance(flags, Bits):
+            flags = Flags(Bits(flags.own[None], flags.next[None]), x.own.numel())
+        bits, read = flags.rows, flags.unslice
+        known = read(bits.own ^ bits.next).reshape(shape) if self.rank == 0 else None
         first = self.share(0, known, shape)
         zero = torch.zeros(shape, dtype=torch.int64)
         second = {
             0: lambda: Shared(zero, zero),
-            1: lambda: Shared(zero, unslice(bits.next, count).reshape(shape)),
-            2: lambda: Shared(unslice(bits.own, count).reshape(shape), zero),
+            1: lambda: Shared(zero, read(bits.next).reshape(shape)),
+            2: lambda: Shared(read(bits.own).reshape(shape), zero),
         }[self.rank]()
         inside = self.multiply(second, x)
         return inside + self.multiply(first, x - inside.times(2))

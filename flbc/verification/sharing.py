@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 import torch
@@ -66,6 +66,11 @@ class Shared:
     def map(self, linear: Callable[[torch.Tensor], torch.Tensor]) -> Shared:
         """Apply a linear function of the values, or one that only moves them."""
         return Shared(linear(self.own), linear(self.next))
+
+    @classmethod
+    def collect(cls, values: Sequence[Self], how: Callable[[list[torch.Tensor]], torch.Tensor]) -> Self:
+        """Put several together, share by share, e.g. with ``torch.stack``."""
+        return cls(how([value.own for value in values]), how([value.next for value in values]))
 
 
 class ArithmeticParty:

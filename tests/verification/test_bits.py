@@ -102,3 +102,26 @@ def test_shares_of_bits_are_masked() -> None:
     for rank in range(3):
         assert not np.array_equal(first[rank].own, second[rank].own)
         assert np.array_equal(first[rank].next, first[(rank + 1) % 3].own)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 64), (5, 65), (2, 200), (7, 1)])
+def test_flags_of_rows_and_columns(shape: tuple[int, int]) -> None:
+    values = uniform(shape, 3)
+    values[0] = values[0].abs() >> 1  # one row that is all set
+    wanted = values >= 0
+    ones = torch.ones(shape, dtype=torch.int64)
+
+    def work(party: ComparingParty) -> tuple[torch.Tensor, ...]:
+        flags, one = party.not_negative(put(party, 1, values)), party.constant(ones)
+        return (
+            party.open(party.select(flags, one)),
+            party.open(party.select(party.all_rows(flags), one.map(lambda t: t[:1]))),
+            party.open(party.select(party.all_columns(flags), one.map(lambda t: t[:, :1]))),
+        )
+
+    for each, rows, columns in together(work, ComparingParty)[0]:
+        assert torch.equal(each, wanted.to(torch.int64))
+        assert torch.equal(rows, wanted.all(dim=0, keepdim=True).to(torch.int64))
+        assert torch.equal(columns, wanted.all(dim=1, keepdim=True).to(torch.int64))
+    with pytest.raises(ValueError, match="matrix"):
+        together(lambda party: party.not_negative(put(party, 1, values.reshape(-1))), ComparingParty)
