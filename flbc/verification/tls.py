@@ -2,90 +2,42 @@
 
 There is no certificate authority. Each node makes a certificate for one session, and the others learn its bytes in a
 way that they trust (signed by the node's pinned key); a connection counts only if the peer shows exactly that
-certificate, and its place in the computation follows from which one it is.
+certificate, and its place in the computation follows from which one it is. How the raw connections come about is a
+:class:`.road.Road`: straight to where the others listen, or through a relay (:mod:`flbc.verification.rendezvous`).
 """
 
 from __future__ import annotations
 
-import datetime
-import os
+import contextlib
+import math
 import queue
-import secrets
 import socket
 import ssl
 import struct
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
-from ..crypto._checks import Secret
 from ..errors import LinkError
 from .link import PARTIES, Traffic, silent
+from .road import DirectRoad as DirectRoad
+from .road import Endpoint as Endpoint
+from .road import Road
+from .road import parse_address as parse_address
+from .session_key import SessionKey as SessionKey
 
 #: Longest message in bytes; a share of a model of 128 million parameters fits.
 MAX_MESSAGE = 1 << 30
 _LENGTH = struct.Struct("<Q")
-_DAYS = 2
-
-
-class SessionKey(Secret):
-    """A key and its self-signed certificate, made for one session."""
-
-    __slots__ = ("_pem", "certificate")
-
-    def __init__(self) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        # Names differ: issuers are looked up by name, and the wrong one of two with the same name may be tried.
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"flbc {secrets.token_hex(16)}")])
-        now = datetime.datetime.now(datetime.UTC)
-        made = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=_DAYS))
-            .not_valid_after(now + datetime.timedelta(days=_DAYS))
-            .sign(key, hashes.SHA256())
-        )
-        #: The certificate in DER form: public, and what the others pin.
-        self.certificate = made.public_bytes(serialization.Encoding.DER)
-        self._pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-
-    def context(self, server: bool, pinned: Mapping[int, bytes]) -> ssl.SSLContext:
-        """Return TLS settings for one end of a connection to one of ``pinned`` (DER certificates by rank)."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.check_hostname = False  # the certificate itself is pinned, whatever its name
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the pinned certificate is trusted as it is
-        for certificate in pinned.values():
-            context.load_verify_locations(cadata=certificate)
-        with tempfile.TemporaryDirectory() as folder:  # ssl reads keys from files only; the folder is 0700
-            path = Path(folder) / "session.pem"
-            with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "wb") as file:
-                file.write(self._pem + ssl.DER_cert_to_PEM_cert(self.certificate).encode())
-            context.load_cert_chain(path)
-        return context
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a party listens, and the certificate that it will show (DER)."""
-
-    host: str
-    port: int
-    certificate: bytes
+#: Up to this size in bytes, length and message leave together.
+_SMALL = 1 << 14
+#: Seconds that whoever knocks has for the handshake, and how many may be at it at once: most of them are strangers.
+_HANDSHAKE, _KNOCKING = 10.0, 64
+#: Seconds between attempts, and between looks at what else has happened.
+_PAUSE, _LOOK = 0.05, 0.02
+#: Seconds at the end for what is still to be delivered; the second if the computation has failed.
+_LINGER, _LINGER_FAILED = 10.0, 1.0
 
 
 class TlsLink:
@@ -111,28 +63,46 @@ class TlsLink:
         If a party does not appear in time, or shows another certificate than the pinned one.
     """
 
+    rank: int
+    traffic: Traffic
+
     def __init__(
         self, rank: int, key: SessionKey, listener: socket.socket, peers: Mapping[int, Endpoint], timeout: float = 60.0
     ) -> None:
-        if {rank, *peers} != set(range(PARTIES)) or rank in peers:
+        pinned = {peer: place.certificate for peer, place in peers.items()}
+        self._connect(rank, key, DirectRoad(listener, peers), pinned, timeout)
+
+    @classmethod
+    def over(cls, road: Road, rank: int, key: SessionKey, pinned: Mapping[int, bytes], timeout: float = 60.0) -> Self:
+        """Connect over a road, which is closed once all are connected; ``pinned`` holds the two others by rank."""
+        link = cls.__new__(cls)
+        link._connect(rank, key, road, pinned, timeout)
+        return link
+
+    # ------------------------------------------------------------------ connecting
+    def _connect(self, rank: int, key: SessionKey, road: Road, pinned: Mapping[int, bytes], timeout: float) -> None:
+        if {rank, *pinned} != set(range(PARTIES)) or rank in pinned:
             raise LinkError(f"A computation has the parties 0 to {PARTIES - 1}; this one got other ranks")
         self.rank, self.traffic, self._timeout = rank, Traffic(), timeout
         self._into: dict[int, ssl.SSLSocket] = {}
         self._out: dict[int, ssl.SSLSocket] = {}
-        self._outbox: dict[int, queue.Queue[bytes | None]] = {peer: queue.Queue() for peer in peers}
+        self._outbox: dict[int, queue.Queue[bytes | None]] = {peer: queue.Queue() for peer in pinned}
         self._failed: dict[int, str] = {}
+        self._couriers: list[threading.Thread] = []
+        self._given_up = False
+        self._lock = threading.Lock()
         end, refused = time.monotonic() + timeout, list[LinkError]()
 
         def answer() -> None:
             try:
-                self._answer(key, listener, {peer: place.certificate for peer, place in peers.items()}, end)
+                self._answer(key, road, pinned, end)
             except LinkError as error:
                 refused.append(error)
 
         door = threading.Thread(target=answer, daemon=True)
         door.start()
         try:
-            self._dial(key, peers, end)
+            self._dial(key, road, pinned, end)
             door.join()
             if refused:
                 raise refused[0]
@@ -140,48 +110,62 @@ class TlsLink:
             self.close()
             raise
         finally:
-            listener.close()
-        for peer in peers:
+            road.close()
+        for peer in pinned:
             self._into[peer].settimeout(timeout)
             self._out[peer].settimeout(timeout)
-            threading.Thread(target=self._deliver, args=(peer,), daemon=True).start()
+            self._couriers.append(threading.Thread(target=self._deliver, args=(peer,), daemon=True))
+            self._couriers[-1].start()
 
-    # ------------------------------------------------------------------ connecting
-    def _dial(self, key: SessionKey, peers: Mapping[int, Endpoint], end: float) -> None:
-        for peer, place in peers.items():
-            context = key.context(server=False, pinned={peer: place.certificate})
-            while True:
+    def _dial(self, key: SessionKey, road: Road, pinned: Mapping[int, bytes], end: float) -> None:
+        for peer, certificate in pinned.items():
+            context, problem = key.context(server=False, pinned={peer: certificate}), silent(peer, self._timeout)
+            while peer not in self._out:
                 left = end - time.monotonic()
                 if left <= 0:
-                    raise silent(peer, self._timeout)
+                    raise problem
                 try:
-                    plain = socket.create_connection((place.host, place.port), timeout=left)
+                    plain = road.out(peer, left)
                 except OSError:  # it may not listen yet
-                    time.sleep(min(0.05, left))
+                    time.sleep(min(_PAUSE, left))
                     continue
-                self._out[peer] = self._secure(context, plain, server=False, pinned={peer: place.certificate})[1]
-                break
+                plain.settimeout(min(left, _HANDSHAKE if road.open else math.inf))
+                try:
+                    self._out[peer] = self._secure(context, plain, server=False, pinned={peer: certificate})[1]
+                except LinkError as error:
+                    if not road.open:
+                        raise
+                    problem = error
+                    time.sleep(min(_PAUSE, left))
 
-    def _answer(self, key: SessionKey, listener: socket.socket, pinned: Mapping[int, bytes], end: float) -> None:
-        context = key.context(server=True, pinned=pinned)
+    def _answer(self, key: SessionKey, road: Road, pinned: Mapping[int, bytes], end: float) -> None:
+        context, knocking = key.context(server=True, pinned=pinned), threading.Semaphore(_KNOCKING)
+
+        def welcome(plain: socket.socket) -> None:
+            with contextlib.suppress(LinkError):  # a stranger at the door: the one that is waited for may still come
+                peer, connection = self._secure(context, plain, server=True, pinned=pinned)
+                with self._lock:
+                    if self._given_up or self._into.setdefault(peer, connection) is not connection:
+                        connection.close()
+            knocking.release()
+
         while missing := set(pinned) - set(self._into):
             left = end - time.monotonic()
-            if left <= 0:
+            if left <= 0 or self._given_up:
                 raise silent(min(missing), self._timeout)
-            listener.settimeout(left)
             try:
-                plain, _ = listener.accept()
-            except OSError:  # too late, or this party has given up
-                raise silent(min(missing), self._timeout) from None
-            plain.settimeout(left)
-            try:
-                peer, connection = self._secure(context, plain, server=True, pinned=pinned)
-            except LinkError:  # a stranger at the door: the one that is waited for may still come
+                plain = road.into(missing, min(left, _LOOK))
+            except TimeoutError:
                 continue
-            if peer in self._into:
-                connection.close()
+            except OSError:
+                time.sleep(min(_PAUSE, left))
                 continue
-            self._into[peer] = connection
+            if not knocking.acquire(blocking=False):
+                plain.close()
+                continue
+            plain.settimeout(min(left, _HANDSHAKE))
+            # A thread for each, so that a stranger that says nothing keeps nobody out.
+            threading.Thread(target=welcome, args=(plain,), daemon=True).start()
 
     @staticmethod
     def _secure(
@@ -225,19 +209,25 @@ class TlsLink:
             try:
                 count = self._into[sender].recv_into(view[place:])
             except TimeoutError:
+                self._given_up = True
                 raise silent(sender, self._timeout) from None
             except (OSError, ValueError):
                 count = 0
             if not count:
+                self._given_up = True
                 raise LinkError(f"Party {sender} of the computation has stopped; it is given up")
             place += count
         return bytes(buffer)
 
     def _deliver(self, to: int) -> None:
         while (data := self._outbox[to].get()) is not None:
+            size, rest = _LENGTH.pack(len(data)), data
+            if len(data) <= _SMALL:
+                size, rest = size + data, b""
             try:
-                self._out[to].sendall(_LENGTH.pack(len(data)))
-                self._out[to].sendall(data)
+                self._out[to].sendall(size)
+                if rest:
+                    self._out[to].sendall(rest)
             except OSError:
                 self._failed[to] = f"Party {to} of the computation takes no more messages; it is given up"
                 return
@@ -246,10 +236,18 @@ class TlsLink:
         """Deliver what is queued, as far as the others take it, and close the connections."""
         for line in self._outbox.values():
             line.put(None)
-        end = time.monotonic() + 1
-        while time.monotonic() < end and any(
-            not line.empty() for peer, line in self._outbox.items() if peer not in self._failed
-        ):
-            time.sleep(0.005)
-        for connection in (*self._out.values(), *self._into.values()):
-            connection.close()
+        end = time.monotonic() + (_LINGER_FAILED if self._given_up or self._failed else min(_LINGER, self._timeout))
+        for courier in self._couriers:
+            courier.join(max(0.0, end - time.monotonic()))
+        with self._lock:
+            self._given_up = True
+            connections = (*self._out.values(), *self._into.values())
+            for connection in connections:
+                with contextlib.suppress(OSError):  # the other end may have done it
+                    # The socket below TLS: SSLSocket.shutdown and close first drop the encryption, and a thread that
+                    # is in the middle of a message would send its rest in clear.
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+            for courier in self._couriers:
+                courier.join()
+            for connection in connections:
+                connection.close()
