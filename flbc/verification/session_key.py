@@ -93,8 +93,18 @@ class SessionKey(Secret):
         return loaded
 
     # ------------------------------------------------------------------ using it
-    def context(self, server: bool, pinned: Mapping[int, bytes]) -> ssl.SSLContext:
-        """Return TLS settings for one end of a connection to one of ``pinned`` (DER certificates by rank)."""
+    def context(self, server: bool, pinned: Mapping[int, bytes], protocol: str = "flbc") -> ssl.SSLContext:
+        """Return TLS settings for one end of a connection.
+
+        Parameters
+        ----------
+        server : bool
+            Whether this end was dialled.
+        pinned : mapping of int to bytes
+            Certificates (DER) by rank, one of which the other end has to show.
+        protocol : str (default: "flbc")
+            What this end wants to do (ALPN): part of what the handshake signs, and visible on the wire.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.check_hostname = False  # the certificate itself is pinned, whatever its name
@@ -104,6 +114,7 @@ class SessionKey(Secret):
             # No session is resumed. Tickets that nobody reads would turn the end of a connection into a reset, and
             # a reset may overtake the last message.
             context.num_tickets = 0
+        context.set_alpn_protocols([protocol])
         for certificate in pinned.values():
             context.load_verify_locations(cadata=certificate)
         secret = self._key.private_bytes(

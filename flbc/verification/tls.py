@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping
 from typing import Self
 
+from ..crypto.signing import keccak256
 from ..errors import LinkError
 from .link import PARTIES, Traffic, silent
 from .road import DirectRoad as DirectRoad
@@ -30,6 +31,7 @@ from .session_key import SessionKey as SessionKey
 #: Longest message in bytes; a share of a model of 128 million parameters fits.
 MAX_MESSAGE = 1 << 30
 _LENGTH = struct.Struct("<Q")
+_DOMAIN = b"flbc link 1\n"
 #: Up to this size in bytes, length and message leave together.
 _SMALL = 1 << 14
 #: Seconds that whoever knocks has for the handshake, and how many may be at it at once: most of them are strangers.
@@ -56,6 +58,9 @@ class TlsLink:
         The two others by rank.
     timeout : float (default: 60)
         Seconds to connect, and to wait for a message.
+    context : bytes (default: empty)
+        Names the computation. The TLS handshake covers its hash: two that work at different computations of one session
+        do not connect.
 
     Raises
     ------
@@ -67,23 +72,34 @@ class TlsLink:
     traffic: Traffic
 
     def __init__(
-        self, rank: int, key: SessionKey, listener: socket.socket, peers: Mapping[int, Endpoint], timeout: float = 60.0
+        self,
+        rank: int,
+        key: SessionKey,
+        listener: socket.socket,
+        peers: Mapping[int, Endpoint],
+        timeout: float = 60.0,
+        context: bytes = b"",
     ) -> None:
         pinned = {peer: place.certificate for peer, place in peers.items()}
-        self._connect(rank, key, DirectRoad(listener, peers), pinned, timeout)
+        self._connect(rank, key, DirectRoad(listener, peers), pinned, timeout, context)
 
     @classmethod
-    def over(cls, road: Road, rank: int, key: SessionKey, pinned: Mapping[int, bytes], timeout: float = 60.0) -> Self:
+    def over(
+        cls, road: Road, rank: int, key: SessionKey, pinned: Mapping[int, bytes], timeout: float, context: bytes
+    ) -> Self:
         """Connect over a road, which is closed once all are connected; ``pinned`` holds the two others by rank."""
         link = cls.__new__(cls)
-        link._connect(rank, key, road, pinned, timeout)
+        link._connect(rank, key, road, pinned, timeout, context)
         return link
 
     # ------------------------------------------------------------------ connecting
-    def _connect(self, rank: int, key: SessionKey, road: Road, pinned: Mapping[int, bytes], timeout: float) -> None:
+    def _connect(
+        self, rank: int, key: SessionKey, road: Road, pinned: Mapping[int, bytes], timeout: float, context: bytes
+    ) -> None:
         if {rank, *pinned} != set(range(PARTIES)) or rank in pinned:
             raise LinkError(f"A computation has the parties 0 to {PARTIES - 1}; this one got other ranks")
         self.rank, self.traffic, self._timeout = rank, Traffic(), timeout
+        self._protocol = f"flbc {keccak256(_DOMAIN + context).hex()}"
         self._into: dict[int, ssl.SSLSocket] = {}
         self._out: dict[int, ssl.SSLSocket] = {}
         self._outbox: dict[int, queue.Queue[bytes | None]] = {peer: queue.Queue() for peer in pinned}
@@ -119,7 +135,8 @@ class TlsLink:
 
     def _dial(self, key: SessionKey, road: Road, pinned: Mapping[int, bytes], end: float) -> None:
         for peer, certificate in pinned.items():
-            context, problem = key.context(server=False, pinned={peer: certificate}), silent(peer, self._timeout)
+            context = key.context(server=False, pinned={peer: certificate}, protocol=self._protocol)
+            problem = silent(peer, self._timeout)
             while peer not in self._out:
                 left = end - time.monotonic()
                 if left <= 0:
@@ -139,7 +156,10 @@ class TlsLink:
                     time.sleep(min(_PAUSE, left))
 
     def _answer(self, key: SessionKey, road: Road, pinned: Mapping[int, bytes], end: float) -> None:
-        context, knocking = key.context(server=True, pinned=pinned), threading.Semaphore(_KNOCKING)
+        context, knocking = (
+            key.context(server=True, pinned=pinned, protocol=self._protocol),
+            threading.Semaphore(_KNOCKING),
+        )
 
         def welcome(plain: socket.socket) -> None:
             with contextlib.suppress(LinkError):  # a stranger at the door: the one that is waited for may still come
@@ -167,9 +187,8 @@ class TlsLink:
             # A thread for each, so that a stranger that says nothing keeps nobody out.
             threading.Thread(target=welcome, args=(plain,), daemon=True).start()
 
-    @staticmethod
     def _secure(
-        context: ssl.SSLContext, plain: socket.socket, server: bool, pinned: Mapping[int, bytes]
+        self, context: ssl.SSLContext, plain: socket.socket, server: bool, pinned: Mapping[int, bytes]
     ) -> tuple[int, ssl.SSLSocket]:
         """Shake hands, and say who the other end is."""
         try:
@@ -179,6 +198,9 @@ class TlsLink:
         except (OSError, ssl.SSLError):
             plain.close()
             raise LinkError("A peer did not complete the TLS handshake; does it have another certificate?") from None
+        if connection.selected_alpn_protocol() != self._protocol:
+            connection.close()
+            raise LinkError("A peer works at another computation than this party")
         for peer, certificate in pinned.items():
             if shown == certificate:
                 return peer, connection
