@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from .commands import audit, chain, contracts, deploy, discipline, keys, register, roster, stake, task
+from .commands import audit, chain, contracts, deploy, discipline, keys, register, relay, roster, stake, task
 from .commands.console import complain
 from .commands.cures import explain
 from .errors import FlbcError
@@ -37,6 +37,7 @@ for _part, _panel in (
     (roster.app, _KEYS),
     (register.app, _KEYS),
     (discipline.app, _KEYS),
+    (relay.app, _KEYS),
     (deploy.app, _LEDGER),
     (audit.app, _TASKS),
 ):
