@@ -46,9 +46,7 @@ def relay(
         ]
         show(facts(rows))
         if not ipaddress.ip_address(hub.address[0]).is_loopback:
-            say(
-                "note: whoever reaches this port can take up its places; let your firewall admit the committee's nodes only"
-            )
+            say("note: whoever reaches this port can take up places: let the firewall admit the committee's nodes only")
         while not stopped.wait(1.0):  # not for ever at once: a signal would wait as long on some systems
             pass
     say("the relay was stopped")

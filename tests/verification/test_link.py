@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import socket
 import ssl
@@ -10,39 +11,51 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from flbc.errors import LinkError
+from flbc.errors import ConfigError, LinkError
 from flbc.verification.link import Link, queue_links
+from flbc.verification.relay import RelayHub
+from flbc.verification.road import format_address, parse_address
 from flbc.verification.tls import MAX_MESSAGE, Endpoint, SessionKey, TlsLink
+from tests.support.relay import relay_links
+
+KEPT = SessionKey().to_bytes()
 
 
 def listen() -> socket.socket:
     return socket.create_server(("127.0.0.1", 0))
 
 
-def tls_links(timeout: float = 10.0, shown: dict[int, SessionKey] | None = None) -> list[TlsLink]:
+def tls_links(
+    timeout: float = 10.0, shown: dict[int, SessionKey] | None = None, contexts: tuple[bytes, ...] = (b"", b"", b"")
+) -> list[TlsLink]:
     """Connect three parties over loopback; ``shown`` replaces the key that a party really uses."""
     keys, doors = [SessionKey() for _ in range(3)], [listen() for _ in range(3)]
     places = {rank: Endpoint("127.0.0.1", doors[rank].getsockname()[1], keys[rank].certificate) for rank in range(3)}
 
     def connect(rank: int) -> TlsLink:
         others = {peer: place for peer, place in places.items() if peer != rank}
-        return TlsLink(rank, (shown or {}).get(rank, keys[rank]), doors[rank], others, timeout)
+        return TlsLink(rank, (shown or {}).get(rank, keys[rank]), doors[rank], others, timeout, contexts[rank])
 
     with ThreadPoolExecutor(3) as pool:
         return list(pool.map(connect, range(3)))
 
 
-@pytest.fixture(params=["threads", "tls"])
+@pytest.fixture(params=["threads", "tls", "relay"])
 def links(request: Any) -> Iterator[list[Link]]:
-    made: list[Link] = list(queue_links(2.0)) if request.param == "threads" else list(tls_links(2.0))
-    yield made
-    for link in made:
-        link.close()
+    with RelayHub() as hub:
+        how = {"threads": queue_links, "tls": tls_links, "relay": partial(relay_links, hub.address)}[request.param]
+        made: list[Link] = list(how(timeout=5.0))
+        yield made
+        for link in made:
+            link.close()
 
 
 def all_at_once(links: list[Link], work: Callable[[Link], Any]) -> list[Any]:
@@ -86,6 +99,15 @@ def test_what_was_sent_before_closing_arrives(links: list[Link]) -> None:
         links[1].recv(0)
 
 
+def test_the_last_message_arrives_whole_however_long(links: list[Link]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        links[0].send(1, bytes(32 * 2**20))
+        closing_ = pool.submit(links[0].close)
+        time.sleep(0.2)
+        assert links[1].recv(0) == bytes(32 * 2**20)
+        closing_.result()
+
+
 def test_silence_is_an_error_after_the_time_limit() -> None:
     first, second, _ = queue_links(0.05)
     with pytest.raises(LinkError, match=r"Party 1 .* sent nothing for 0\.05 s"):
@@ -118,6 +140,30 @@ def test_another_certificate_is_refused() -> None:
     """A node in the middle, with a key of its own: both sides notice."""
     with pytest.raises(LinkError):
         tls_links(0.5, shown={1: SessionKey()})
+
+
+def test_a_stranger_that_says_nothing_keeps_nobody_out() -> None:
+    keys, doors = [SessionKey() for _ in range(3)], [listen() for _ in range(3)]
+    places = {rank: Endpoint("127.0.0.1", doors[rank].getsockname()[1], keys[rank].certificate) for rank in range(3)}
+    strangers = [socket.create_connection(("127.0.0.1", places[rank].port)) for rank in range(3) for _ in range(5)]
+
+    def connect(rank: int) -> TlsLink:
+        return TlsLink(rank, keys[rank], doors[rank], {r: p for r, p in places.items() if r != rank}, 5.0)
+
+    begin = time.monotonic()
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(connect, range(3)))
+    assert time.monotonic() - begin < 3
+    for end in (*made, *strangers):
+        end.close()
+
+
+def test_parties_of_different_computations_do_not_connect() -> None:
+    """The same keys, other contexts: a connection that was left over must not be taken for one of this computation."""
+    with pytest.raises(LinkError):
+        tls_links(0.5, contexts=(b"round 1", b"round 2", b"round 2"))
+    for link in tls_links(5.0, contexts=(b"round 2", b"round 2", b"round 2")):
+        link.close()
 
 
 def test_a_stranger_at_the_door_stops_nobody() -> None:
@@ -194,6 +240,102 @@ def test_keys_of_a_session_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", watch)
     assert key.context(server=True, pinned={}).minimum_version == ssl.TLSVersion.TLSv1_3
     assert not folders[0].parent.exists()
+
+
+def test_a_session_key_that_was_kept_is_the_same_key() -> None:
+    keys = [SessionKey() for _ in range(3)]
+    kept = [SessionKey.from_bytes(key.to_bytes()) for key in keys]
+    assert [key.certificate for key in kept] == [key.certificate for key in keys]
+    assert [key.to_bytes() for key in kept] == [key.to_bytes() for key in keys]
+    with RelayHub() as hub:  # one party uses what it has just made, and the others what they have kept
+        for link in relay_links(hub.address, 5.0, keys=[keys[0], *kept[1:]]):
+            link.close()
+    with pytest.raises(TypeError, match="never pickled"):
+        pickle.dumps(kept[0])
+
+
+def damaged(data: bytes, how: str) -> bytes:
+    other = SessionKey().to_bytes()
+    return {
+        "empty": b"",
+        "short": data[:40],
+        "no certificate": data[:51],
+        "longer": data + b"\0",
+        "other kind": b"F" + data[1:],
+        "zero": data[:19] + bytes(32) + data[51:],
+        "too large": data[:19] + b"\xff" * 32 + data[51:],
+        "of another": data[:51] + other[51:],
+        "signature": data[:-1] + bytes([data[-1] ^ 1]),
+        "huge": data + bytes(5000),
+    }[how]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("empty", "short", "no certificate", "longer", "other kind"),
+        *("zero", "too large", "of another", "signature", "huge"),
+    ],
+)
+def test_what_is_no_session_key_is_refused(how: str) -> None:
+    data = SessionKey().to_bytes()
+    with pytest.raises(ConfigError, match="start the session again") as caught:
+        SessionKey.from_bytes(damaged(data, how))
+    assert data[19:51].hex() not in repr(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@given(st.binary(max_size=600), st.integers(0, 600), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_no_bytes_make_anything_but_a_key_or_an_error(noise: bytes, place: int, behind: bool) -> None:
+    data = KEPT[:place] + noise + (KEPT[place + len(noise) :] if behind else b"")
+    try:
+        assert SessionKey.from_bytes(data).to_bytes() == data == KEPT
+    except ConfigError:
+        assert data != KEPT
+
+
+@given(st.one_of(st.ip_addresses().map(str), st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,60}[a-z0-9])?", fullmatch=True)))
+def test_addresses_are_read_as_they_are_written(host: str) -> None:
+    for port in (1, 9600, 65535):
+        assert parse_address(format_address(host, port)) == (host, port)
+
+
+@given(st.text(max_size=30))
+def test_no_text_makes_anything_but_an_address_or_an_error(text: str) -> None:
+    with contextlib.suppress(ConfigError):
+        host, port = parse_address(text)
+        assert host
+        assert 1 <= port <= 65535
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("node.example", "lacks a port"),
+        ("", "lacks a port"),
+        (":9600", "no host"),
+        ("no de:9600", "no host"),
+        ("node\n:9600", "no host"),
+        ("::1:9600", "in brackets"),
+        ("[::1]9600", "in brackets|no port"),
+        ("[node]:9600", "no IPv6 address"),
+        ("[]:9600", "no IPv6 address"),
+        ("node:0", "from 1 to 65535"),
+        ("node:65536", "from 1 to 65535"),
+        ("node:-1", "no port"),
+        ("node:٣", "no port"),
+        ("node:", "no port"),
+        ("http://node:9600", "several colons"),
+    ],
+)
+def test_what_is_no_address_is_refused(text: str, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        parse_address(text)
+
+
+def test_port_0_where_a_free_one_may_be_taken() -> None:
+    assert parse_address("[::]:0", lowest_port=0) == ("::", 0)
 
 
 def test_threads_of_closed_links_end() -> None:
