@@ -105,6 +105,9 @@ class Program:
 def compile_model(module: nn.Module, example_shape: Sequence[int]) -> Program:
     """Compile a network, as it computes in evaluation; it is not changed.
 
+    No thread of the process may run or train any model meanwhile (torch.fx replaces how modules are called); several
+    may compile.
+
     Parameters
     ----------
     module : nn.Module
@@ -149,8 +152,9 @@ def _parameters(module: nn.Module) -> dict[str, tuple[int, ...]]:
             )
     state = module.state_dict()
     for name, tensor in state.items():
-        if not isinstance(tensor, torch.Tensor) or tensor.dtype in (torch.bfloat16, torch.complex64, torch.complex128):
-            raise ConfigError(f"{name}: the state dict may hold float32 or float64 tensors only")
+        floating = isinstance(tensor, torch.Tensor) and (tensor.is_floating_point() or tensor.is_complex())
+        if not isinstance(tensor, torch.Tensor) or (floating and tensor.dtype not in (torch.float32, torch.float64)):
+            raise ConfigError(f"{name}: the state dict must hold float32 or float64 tensors")
     try:
         order = summed({name: tensor.detach().cpu().numpy() for name, tensor in state.items()})
     except LayoutError as error:

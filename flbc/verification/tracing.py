@@ -8,6 +8,7 @@ refused: hooks, replaced ``forward`` methods, in-place operations on values that
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 from typing import Any
 
@@ -17,6 +18,9 @@ from torch import fx, nn
 from ..errors import ConfigError
 from .steps import Step
 from .translation import NAME, SAMPLES, Translation
+
+# While it traces, torch.fx replaces how modules are called, in all threads: no other model may run meanwhile.
+_TRACING = threading.Lock()
 
 
 class _Root(nn.Module):
@@ -69,25 +73,31 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[list[Step], 
     ConfigError
         Lists everything that is not supported.
     """
-    root = _Root(copy.deepcopy(module)).eval()
-    try:
-        graph = fx.symbolic_trace(root)
-    except Exception as error:  # whatever a user's forward may raise
-        raise ConfigError(
-            f"torch.fx cannot trace {type(module).__name__}: {error}. Its forward must not depend on values"
-        ) from error
-    shapes = _Shapes(graph)
+    root = _Root(copy.deepcopy(module)).eval().cpu()
     floats = [tensor for tensor in root.state_dict().values() if torch.is_floating_point(tensor)]
     example = torch.zeros(SAMPLES, *input_shape, dtype=floats[0].dtype if floats else torch.float32)
-    try:
-        with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # of users' layers, about speed
-            shapes.run(example)
-    except Exception as error:
-        raise ConfigError(
-            f"{type(module).__name__} fails on samples of shape {input_shape}: {error}. Give the shape of one sample, "
-            "without a batch axis"
-        ) from error
+    with _TRACING:
+        try:
+            graph = fx.symbolic_trace(root)
+        except Exception as error:  # whatever a user's forward may raise
+            raise ConfigError(
+                f"torch.fx cannot trace {type(module).__name__}: {_first_line(error)}. Its forward must not depend on "
+                "values"
+            ) from error
+        shapes = _Shapes(graph)
+        try:
+            with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # of users' layers, about speed
+                shapes.run(example)
+        except Exception as error:
+            raise ConfigError(
+                f"{type(module).__name__} fails on samples of shape {input_shape}: {_first_line(error)}. Give the "
+                "shape of one sample, without a batch axis"
+            ) from error
     translation = Translation(dict(graph.named_modules()), shapes.seen)
     for node in graph.graph.nodes:
         translation.visit(node)
     return translation.result()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__

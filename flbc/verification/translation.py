@@ -36,7 +36,7 @@ class Translation:
         self.modules, self.shapes = modules, shapes
         self.steps: list[Step] = []
         self.slots: dict[fx.Node, int] = {}
-        self.aliases: set[fx.Node] = set()
+        self.views: dict[fx.Node, fx.Node] = {}
         self.problems: list[str] = []
         self.logits: fx.Node | None = None
         functions: dict[Any, Callable[..., None]] = {
@@ -109,7 +109,7 @@ class Translation:
 
     def _alias(self, node: fx.Node, input: Any) -> None:
         self.slots[node] = self.slots[input]
-        self.aliases.add(node)
+        self.views[node] = input
 
     def _axes(self, input: Any, count: int) -> tuple[int, ...]:
         """Return the shape of an input that must have so many axes."""
@@ -120,11 +120,11 @@ class Translation:
 
     def _overwrite(self, input: Any) -> None:
         """Raise if anybody else reads the memory that an in-place operation overwrites."""
-        node = input
-        while isinstance(node, fx.Node):
+        node: fx.Node | None = input
+        while node is not None:
             if sum(not tells_shape(user) for user in node.users) > 1:
                 raise UnsupportedError("overwrites a value that is read elsewhere")
-            node = node.args[0] if node in self.aliases else None
+            node = self.views.get(node)
 
     def _output(self, value: Any) -> None:
         shape = self.shapes.get(value, ()) if isinstance(value, fx.Node) else ()
@@ -219,7 +219,7 @@ class Translation:
     def _rows(self, node: fx.Node, input: Any) -> None:
         if len(self.shapes[input]) > 2:
             self._emit(node, steps.Flatten, input)
-            self.aliases.add(node)  # a view of the same memory
+            self.views[node] = input
         else:
             self._alias(node, input)
 

@@ -124,11 +124,14 @@ def test_rounds_do_not_grow_with_the_models(network: nn.Sequential, shape: tuple
     assert one == three
 
 
-def test_rounds_of_a_layer_are_as_said() -> None:
-    """Two products of two messages and a ReLU of ten; a party waits for most of them."""
-    rounds = on_shares(compile_model(mlp(), (6,)), [weights(mlp())], encode(uniform((4, 6))))[1]
-    assert max(rounds) <= 14 + 2  # a party may wait for two at a time
-    assert min(rounds) >= 10
+@pytest.mark.parametrize(
+    ("network", "shape", "messages"),
+    # Two for a product with weights, ten for every comparison one after another, one for a mean.
+    [(mlp(), (6,), 2 * 2 + 10), (cnn(), (1, 8, 8), 4 * 2 + 4 * 10 + 1)],
+)
+def test_messages_in_a_row_are_as_said(network: nn.Sequential, shape: tuple[int, ...], messages: int) -> None:
+    waited = on_shares(compile_model(network, shape), [weights(network)], encode(uniform((4, *shape))))[1]
+    assert messages - 2 <= max(waited) <= messages
 
 
 # ---------------------------------------------------------------------- misuse

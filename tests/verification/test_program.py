@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -281,6 +282,9 @@ def test_weights_made_of_others_are_refused() -> None:
         lambda m, x: (lambda y: (m.inplace(y), y)[1])(m.a(x.flatten(1))),
         lambda m, x: (lambda y: functional.relu(y, inplace=True) + y)(m.a(x.flatten(1))),
         lambda m, x: (lambda y: m.identity(y).relu_() + y)(m.a(x.flatten(1))),
+        lambda m, x: (lambda y: functional.relu(torch.flatten(input=y, start_dim=1), inplace=True) + y)(
+            m.a(x.flatten(1))
+        ),
         lambda m, x: (lambda y: y.add_(m.a(functional.relu(x.flatten(1)))) + y)(m.a(x.flatten(1))),
     ],
 )
@@ -324,6 +328,17 @@ def test_tied_parameters_are_refused() -> None:
     network[1].weight = network[0].weight
     with pytest.raises(ConfigError, match=r"1\.weight and 0\.weight are one tensor"):
         compile_model(network, (3,))
+    layer = nn.Linear(3, 3)
+    with pytest.raises(ConfigError, match=r"b\.weight and a\.weight are one tensor"):
+        compile_model(Net(lambda m, x: m.a(m.b(x)), a=layer, b=layer), (3,))
+
+
+def test_threads_may_compile_at_once() -> None:
+    """The three nodes of a simulation are threads."""
+    network = cnn()
+    with ThreadPoolExecutor(8) as pool:
+        hashes = {program.hash for program in pool.map(lambda _: compile_model(network, (1, 8, 8)), range(32))}
+    assert hashes == {compile_model(network, (1, 8, 8)).hash}
 
 
 def test_state_that_cannot_be_shared_is_refused() -> None:
@@ -331,8 +346,16 @@ def test_state_that_cannot_be_shared_is_refused() -> None:
     counting.register_buffer("calls", torch.tensor(0))
     with pytest.raises(ConfigError, match="calls: integer buffers"):
         compile_model(counting, IMAGE)
-    with pytest.raises(ConfigError, match="float32 or float64"):
-        compile_model(mlp().to(torch.bfloat16), (6,))
+    for dtype in (torch.bfloat16, torch.float16):
+        with pytest.raises(ConfigError, match=r"0\.weight: the state dict must hold float32 or float64"):
+            compile_model(mlp().to(dtype), (6,))
+
+    class Extra(Net):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"secret": 1}
+
+    with pytest.raises(ConfigError, match="_extra_state: the state dict"):
+        compile_model(Extra(lambda m, x: m.a(x), a=nn.Linear(6, 2)), (6,))
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, -1)])
