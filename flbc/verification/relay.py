@@ -16,20 +16,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import ipaddress
 import itertools
 import logging
 import socket
 import threading
 from collections import Counter
 from dataclasses import dataclass, field, fields
-from types import TracebackType
 from typing import Self, TypeAlias
 
 from ..errors import ConfigError
 from .rendezvous import HELLO_BYTES, MAGIC, MET, OFFER, TAKE, TOKEN_BYTES
 from .rendezvous import relay_link as relay_link
-from .road import format_address
+from .road import format_address, network_of
 
 _log = logging.getLogger(__name__)
 #: Read at once, in bytes: what the relay holds of a connection at most, beside the system's buffers.
@@ -86,13 +84,15 @@ class _Guest:
     taken: bool = False
 
 
-@dataclass(eq=False, slots=True)
+_Place: TypeAlias = tuple[bytes, bytes]  # token and role
+
+
+@dataclass(slots=True)
 class _Pair:
+    """When something was passed on last, and how many bytes in all."""
+
     last: float
     passed: int = 0
-
-
-_Place: TypeAlias = tuple[bytes, bytes]  # token and role
 
 
 @dataclass(slots=True)
@@ -103,13 +103,6 @@ class _Rooms:
     waiting: dict[_Place, _Guest] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     pairs: int = 0
-
-
-def _network(host: str) -> str:
-    """Return who counts as one: an IPv4 address, or the 64 bits of an IPv6 address that a subscriber gets whole."""
-    if ":" not in host:
-        return host
-    return str(ipaddress.IPv6Network((int(ipaddress.IPv6Address(host)) >> 64 << 64, 64)))
 
 
 class RelayHub:
@@ -156,9 +149,7 @@ class RelayHub:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -190,7 +181,7 @@ class RelayHub:
                 await asyncio.sleep(_PAUSE)
                 continue
             plain.setblocking(False)
-            guest = _Guest(plain, _network(address[0]))
+            guest = _Guest(plain, network_of(address[0]))
             self._make_room(guest.host)
             self._rooms.guests[guest] = None
             guest.task = asyncio.create_task(self._host(guest))

@@ -63,6 +63,13 @@ def format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def network_of(host: str) -> str:
+    """Return who counts as one: an IPv4 address, or the 64 bits of an IPv6 address that a subscriber gets whole."""
+    if ":" not in host:
+        return host
+    return str(ipaddress.IPv6Network((int(ipaddress.IPv6Address(host)) >> 64 << 64, 64)))
+
+
 class Road(Protocol):
     """How raw connections to and from the others come about. All methods may raise OSError: try again."""
 

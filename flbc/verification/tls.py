@@ -162,12 +162,15 @@ class TlsLink:
         )
 
         def welcome(plain: socket.socket) -> None:
-            with contextlib.suppress(LinkError):  # a stranger at the door: the one that is waited for may still come
+            try:
                 peer, connection = self._secure(context, plain, server=True, pinned=pinned)
-                with self._lock:
-                    if self._given_up or self._into.setdefault(peer, connection) is not connection:
-                        connection.close()
-            knocking.release()
+            except LinkError:  # a stranger at the door: the one that is waited for may still come
+                return
+            finally:
+                knocking.release()
+            with self._lock:
+                if self._given_up or self._into.setdefault(peer, connection) is not connection:
+                    connection.close()
 
         while missing := set(pinned) - set(self._into):
             left = end - time.monotonic()

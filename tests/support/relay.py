@@ -46,7 +46,7 @@ class RogueHub:
     Parameters
     ----------
     place : callable
-        Given a token, returns what counts in its place.
+        Given a token and a role, returns what counts in the token's place.
     change : callable
         Given bytes on their way, whether they come from the one that dialled the other, and how many went that way
         before; returns what is passed on.
@@ -54,7 +54,7 @@ class RogueHub:
 
     def __init__(
         self,
-        place: Callable[[bytes], bytes] = lambda token: token,
+        place: Callable[[bytes, bytes], bytes] = lambda token, role: token,
         change: Callable[[bytes, bool, int], bytes] = lambda data, forward, before: data,
     ) -> None:
         self._place, self._change = place, change
@@ -89,7 +89,8 @@ class RogueHub:
             data = plain.recv(HELLO_BYTES, socket.MSG_WAITALL)
             if len(data) < HELLO_BYTES:
                 continue
-            role, token = data[len(MAGIC) : len(MAGIC) + 1], self._place(data[len(MAGIC) + 1 :])
+            role = data[len(MAGIC) : len(MAGIC) + 1]
+            token = self._place(data[len(MAGIC) + 1 :], role)
             other = self._waiting.pop((token, bytes([3 - role[0]])), None)
             if other is None:
                 self._waiting[token, role] = plain
