@@ -39,12 +39,14 @@ from .errors import (
 )
 from .ledger.settings import Ledger
 from .privacy import Privacy, clipped_gradient_sum
+from .verification.policy import Policy
 
 if TYPE_CHECKING:
     from .flower.masked import Masked
     from .flower.mod import SecureMod
     from .flower.nddfe import NddFe
     from .flower.paillier import Paillier
+    from .flower.verified import Verified
 
 __version__ = "0.1.0"
 
@@ -73,6 +75,7 @@ __all__ = [
     "OpeningRefusedError",
     "Paillier",
     "PlaintextRefusedError",
+    "Policy",
     "PolicyError",
     "Privacy",
     "PrivacyConfigError",
@@ -86,6 +89,7 @@ __all__ = [
     "TooFewNodesError",
     "UnsupportedStrategyError",
     "VerificationError",
+    "Verified",
     "WrongPasswordError",
     "clipped_gradient_sum",
 ]
@@ -105,6 +109,10 @@ def __getattr__(name: str) -> Any:
         from .flower.masked import Masked
 
         return Masked
+    if name == "Verified":
+        from .flower.verified import Verified
+
+        return Verified
     if name == "SecureMod":
         from .flower.mod import SecureMod
 

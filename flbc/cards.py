@@ -1,4 +1,4 @@
-"""What a node signs about itself: who it is, and which scheme key is its own (S1)."""
+"""What a node signs beside submissions and blocks: who it is, which scheme key is its own (S1), what it found (S25)."""
 
 from __future__ import annotations
 
@@ -27,3 +27,32 @@ class Hello(Struct):
     keys: bytes
 
     MEMBERS: ClassVar[Members] = (("bytes32", "nonce"), ("bytes32", "party"), ("bytes32", "keys"))
+
+
+@dataclass(frozen=True)
+class Verdict(Struct):
+    """A verifier's word on the models of one attempt.
+
+    Parameters
+    ----------
+    label : bytes
+        Hash of the label.
+    models : bytes
+        Hash of the submissions that were checked, in order (:func:`models_hash`).
+    rejected : tuple of int
+        Roster indices of those that may not be summed, as far as the policy shows it; rising.
+    enough : bool
+        Whether at least ``min_survivors`` passed.
+    """
+
+    label: bytes
+    models: bytes
+    rejected: tuple[int, ...]
+    enough: bool
+
+    MEMBERS: ClassVar[Members] = (
+        ("bytes32", "label"),
+        ("bytes32", "models"),
+        ("uint16[]", "rejected"),
+        ("bool", "enough"),
+    )

@@ -17,9 +17,11 @@ TRAIN_ROLE = "hospital"
 AUTHORITY = "authority"
 #: Derives function keys; never trains, decrypts or votes (S23).
 GENERATOR = "generator"
-ROLES = (TRAIN_ROLE, "committee", AUTHORITY, GENERATOR)
+#: Checks hidden models together with two others (S25).
+VERIFIER = "verifier"
+ROLES = (TRAIN_ROLE, "committee", AUTHORITY, GENERATOR, VERIFIER)
 #: Roles as bits, as contracts hold them; a publisher pays for tasks and need not be in a roster.
-ROLE_BITS = {TRAIN_ROLE: 1, "committee": 2, AUTHORITY: 4, "publisher": 8, GENERATOR: 16}
+ROLE_BITS = {TRAIN_ROLE: 1, "committee": 2, AUTHORITY: 4, "publisher": 8, GENERATOR: 16, VERIFIER: 32}
 #: Largest number of parties: indices are uint16, and the last one means "no leader".
 MAX_PARTIES = 0xFFFF
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

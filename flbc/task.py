@@ -11,11 +11,13 @@ from typing import Any, Self
 from .crypto.signing import keccak256
 from .encoding import canonical, parse, unhex
 from .errors import ProtocolError
-from .roster import AUTHORITY, TRAIN_ROLE
+from .roster import AUTHORITY, TRAIN_ROLE, VERIFIER
 
 #: Role that opens sums, by scheme; in ESB-FL the decryptor is a training node, with masking all of them together.
-_OPENERS = {"paillier": AUTHORITY, "nddfe": TRAIN_ROLE, "masked": TRAIN_ROLE}
-_OPTIONAL = ("privacy", "ledger", "sharing")
+_OPENERS = {"paillier": AUTHORITY, "nddfe": TRAIN_ROLE, "masked": TRAIN_ROLE, "verified": VERIFIER}
+_OPTIONAL = ("privacy", "ledger", "sharing", "verification")
+#: Schemes whose sums are opened by several nodes, each of which has a part of it.
+_JOINTLY = ("masked", "verified")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class TaskConfig:
         What is agreed about the ledger (see :class:`flbc.node.covenant.Covenant`); None without one.
     sharing : mapping or None
         With masking: ``threshold``, the fraction of a group whose shares open a secret; None with other schemes.
+    verification : mapping or None
+        With checks of hidden models: ``policy`` (:class:`flbc.Policy`) and ``program``, the hash of the compiled model.
     """
 
     scheme: str
@@ -60,6 +64,7 @@ class TaskConfig:
     reveal_metrics: tuple[str, ...]
     ledger: Mapping[str, Any] | None = None
     sharing: Mapping[str, Any] | None = None
+    verification: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         # Copies that cannot be changed: the hash is computed once and must stay true.
@@ -76,14 +81,19 @@ class TaskConfig:
         return _OPENERS[self.scheme]
 
     @property
+    def floats_only(self) -> bool:
+        """Whether integer buffers and running statistics keep their global values: no noise or check covers them."""
+        return self.privacy is not None or self.verification is not None
+
+    @property
     def leader_opens(self) -> bool:
         """Whether only the leader can open the sum of its block: ESB-FL's decryptor is its aggregation node."""
         return self.scheme == "nddfe"
 
     @property
     def signs_openings(self) -> bool:
-        """Whether somebody signs what was opened: masked sums are opened by all survivors together."""
-        return self.scheme != "masked"
+        """Whether somebody signs what was opened: some sums are opened by several, each of whom knows a part."""
+        return self.scheme not in _JOINTLY
 
     @cached_property
     def encoded(self) -> bytes:
@@ -118,6 +128,7 @@ class TaskConfig:
             "reveal_metrics": list,
             "ledger": (dict, type(None)),
             "sharing": (dict, type(None)),
+            "verification": (dict, type(None)),
         }
         if set(value) != set(kinds):
             raise ProtocolError(f"The task configuration must have exactly the members {', '.join(kinds)}")

@@ -33,6 +33,7 @@ PUBLIC = [
     "OpeningRefusedError",
     "Paillier",
     "PlaintextRefusedError",
+    "Policy",
     "PolicyError",
     "Privacy",
     "PrivacyConfigError",
@@ -46,6 +47,7 @@ PUBLIC = [
     "TooFewNodesError",
     "UnsupportedStrategyError",
     "VerificationError",
+    "Verified",
     "WrongPasswordError",
     "clipped_gradient_sum",
 ]

@@ -6,25 +6,29 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from logging import WARNING
+from typing import Any
 
 from flwr.app import ArrayRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from ..codec import Layout, VectorPlan
+from ..codec import Codec, Layout, VectorPlan
 from ..errors import ConfigError
 from ..ledger.record import Book
 from ..ledger.settings import Ledger
 from ..node.attestor import SoftwareAttestor
 from ..node.covenant import Covenant, default_quorum
 from ..node.endorsement import COMMITTEE
+from ..node.model_plan import ModelPlan
+from ..node.seats import Seat
 from ..node.settlement import ACCURACY
 from ..node.terms import WEIGHED_BY_SERVER, codec_terms
 from ..privacy import GaussianMechanism, Privacy
 from ..privacy.mechanism import affordable
 from ..privacy.mechanism import plan as plan_mechanism
-from ..roster import TRAIN_ROLE, Party, Roster
+from ..roster import TRAIN_ROLE, VERIFIER, Party, Roster
 from ..task import TaskConfig
+from ..verification.policy import Policy
 from . import wire
 from .chain import Chain
 from .directory import Card, Directory
@@ -76,13 +80,13 @@ def open_session(
     multiplier = _largest_multiplier(training.values()) if terms.declared_weights else None
     if multiplier is not None:
         codec = replace(codec, max_examples=1.0 if terms.mode in WEIGHED_BY_SERVER else float(multiplier))
-    plan = VectorPlan(Layout.of({name: a.numpy() for name, a in arrays.items()}, private=private), codec, private)
+    plan = _plan(terms, arrays, codec)
     if codec.compression is not None and not plan.layout.count("float"):
         raise ConfigError(
             "Codec(compression=...): the model has no floating-point array, so there is nothing to compress"
         )
     rounds, mechanism = num_rounds, None
-    if terms.privacy is not None:
+    if terms.privacy is not None and isinstance(plan, VectorPlan):
         parties = [card.party for card in training.values()]
         rounds = min(num_rounds, _affordable(terms, plan, num_rounds))
         mechanism = _mechanism(terms, terms.privacy, plan, parties, rounds)
@@ -111,11 +115,12 @@ def open_session(
         reveal_metrics=terms.reveal_metrics,
         ledger=None if covenant is None else covenant.to_dict(),
         sharing=None if terms.threshold is None else {"threshold": terms.threshold},
+        verification=None if terms.policy is None else _verification(terms.policy, directory, grid),
     )
     simulation = next(iter(training.values())).simulation
     session = Session(
         grid, directory, terms.helpers, config, plan, mechanism, terms.keys or _Constant(helpers[0].keys), simulation,
-        plan.first_frame(), dealers=terms.dealers, opening=terms.opening,
+        plan.first_frame(), dealers=terms.dealers, opening=terms.opening, verifying=terms.verifying,
     )  # fmt: skip
     if terms.codec.compression is not None:
         session.progress = Progress.fresh(terms.codec.compression, plan.layout.count("float"))
@@ -124,6 +129,25 @@ def open_session(
         session.task, session.roster = started.task, roster
         session.chain = Chain(book, covenant, started)
     return session, rounds
+
+
+def _plan(terms: Terms, arrays: ArrayRecord, codec: Codec) -> VectorPlan | ModelPlan:
+    numbers, private = {name: a.numpy() for name, a in arrays.items()}, terms.privacy is not None
+    if terms.policy is not None:
+        return ModelPlan(Layout.of(numbers, private=True), codec, terms.policy)
+    return VectorPlan(Layout.of(numbers, private=private), codec, private)
+
+
+def _verification(policy: Policy, directory: Directory, grid: Grid) -> dict[str, Any]:
+    """Return what models are checked with: the policy, and the model that all three verifiers compiled."""
+    cards = directory.online(grid, VERIFIER).values()
+    programs = {Seat.decode(card.keys).program: card.party.name for card in cards}
+    if len(programs) != 1:
+        raise ConfigError(
+            f"The verifiers {', '.join(sorted(programs.values()))} compiled different models; "
+            "SecureMod(model=...) must be the same on all three"
+        )
+    return {"policy": policy.to_dict(), "program": next(iter(programs)).hex()}
 
 
 def _agree(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING
 from typing import TYPE_CHECKING
 
@@ -190,4 +190,4 @@ def propose(chain: Chain, ticket: Ticket, skipped: int, parts: AttestRequest) ->
     block = parts.block
     leader = chain.leader(ticket.roster, skipped)
     made = Block(chain.parent, block.label, leader, block.submissions, block.rejected, block.hidden)
-    return AttestRequest(made, parts.summed, parts.rejected, chain.links[-1] if chain.links else None)
+    return replace(parts, block=made, previous=chain.links[-1] if chain.links else None)

@@ -98,6 +98,10 @@ class Directory:
         """Return every party's newest card, also of nodes that are offline now."""
         return list({card.party.name: card for card in self._cards.values()}.values())
 
+    def lacks(self, grid: Grid, role: str) -> bool:
+        """Whether fewer nodes serve ``role`` than the scheme needs."""
+        return len(self.online(grid, role)) < self._helpers.count(role)
+
     def wait(self, grid: Grid, seconds: float) -> None:
         """Wait until the nodes that the scheme needs are online.
 
@@ -109,7 +113,7 @@ class Directory:
         end, told = time.monotonic() + seconds, False
         while True:
             training = self.online(grid, TRAIN_ROLE)
-            missing = [role for role in self._helpers if not self.online(grid, role)]
+            missing = [role for role in dict.fromkeys(self._helpers) if self.lacks(grid, role)]
             partitions = max((card.partitions for card in self._cards.values()), default=0)
             complete = len(self._cards) + len(self._given_up()) >= partitions
             if len(self.online(grid, COMMITTEE)) < self._committee:

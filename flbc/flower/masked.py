@@ -136,7 +136,7 @@ class Masked(SecureStrategy):
             return f"the clients, of whom {self.privacy.colluders} may work with the server"
         return "the server, which knows the exact sum and is trusted with it"
 
-    def _masking(self) -> dict[str, Any]:
+    def _terms(self) -> dict[str, Any]:
         dealers = Dealers(self.stage_timeout)
         opening = Unmasking(dealers, self.stage_timeout, home() / "server")
         return {"threshold": self.threshold, "keys": dealers, "dealers": dealers, "opening": opening}

@@ -20,19 +20,26 @@ from ..node import Ticket
 from ..node.mask_keys import SCHEME as MASKED
 from ..node.mask_keys import box_statement
 from ..node.mask_memory import MaskMemory
+from ..node.model_request import ModelsRequest, pack_many
 from ..node.nddfe import PAD, SCHEME, own_statement
 from ..node.opening import OpenRequest, pack_opening
 from ..node.participant import CLIP_METRIC, check_clipping, update_of
 from ..node.scheme_keys import key_domain, paillier_keys
+from ..node.seats import SCHEME as VERIFIED
 from ..node.terms import mechanism_of
 from ..node.ticket import PARTS, admit, hello
 from ..node.trained import Trained
+from ..roster import VERIFIER
 from ..round import Signed
 from ..schemes.functional import split_request
 from ..task import TaskConfig
 from . import ledger_stages, wire
 from .ledger_stages import named, only
 from .node import HELPERS, Node, in_simulation
+from .panel import ModelMaker, Panel, Validation
+
+#: Seconds that a verifier waits for another at most, whatever the server says.
+LONGEST_LINK = 600
 
 
 class SecureMod:
@@ -55,6 +62,12 @@ class SecureMod:
     insecure_schemes : sequence of str (default: ())
         In simulation, further schemes to accept for study, e.g. ``("nddfe-paper",)``; deployed nodes name them in the
         roster's policy.
+    model : callable or None (default: None)
+        On the three verifiers of :class:`flbc.Verified`: makes the (untrained) model, e.g. the class ``Net``. The code
+        is the node's own, because a server that sent it could send another.
+    validation : callable or None (default: None)
+        On the three verifiers: given the Context, returns this node's private validation inputs, shape (n, ...), scaled
+        to about 1, and labels, n class numbers. In simulation the Context's ``partition-id`` is the seat, 0 to 2.
 
     Notes
     -----
@@ -77,7 +90,15 @@ class SecureMod:
         weight_key: str = "num-examples",
         allow_plaintext: bool = False,
         insecure_schemes: Sequence[str] = (),
+        model: ModelMaker | None = None,
+        validation: Validation | None = None,
     ) -> None:
+        for name, given in (("model", model), ("validation", validation)):
+            if given is not None and not callable(given):
+                raise ConfigError(f"SecureMod({name}=...) must be a function or class, not {type(given).__name__}")
+        if (model is None) != (validation is None):
+            raise ConfigError("SecureMod(model=..., validation=...) go together: verifiers need both, others none")
+        self._model, self._validation = model, validation
         if isinstance(examples, bool) or not (examples is None or callable(examples) or isinstance(examples, int)):
             raise ConfigError("SecureMod(examples=...) must be an integer or a function of the Context")
         self._examples, self._weight_key, self._allow_plaintext = examples, weight_key, allow_plaintext
@@ -117,6 +138,9 @@ class SecureMod:
         elif scheme == MASKED:
             session = wire.bytes_of(record, "session")["session"]
             keys = box_statement(node.me, MaskMemory(node.memory).box_key(f"{context.run_id}/{session.hex()}"))
+        elif scheme == VERIFIED and VERIFIER in node.me.roles:
+            session = wire.bytes_of(record, "session")["session"]
+            keys = self._panel(context, node).statement(f"{context.run_id}/{session.hex()}")
         party = canonical(node.me.party(scheme_key).to_dict())
         card = Signed.make(hello(nonce, party, keys), node.me.keys.signing, key_domain(node.me.simulation))
         parts: dict[str, bytes | str | int] = {
@@ -143,7 +167,7 @@ class SecureMod:
             metrics = dict(only(reply.content.metric_records, "train reply"))
             new = _numpy(only(reply.content.array_records, "train reply"))
             check_clipping(mechanism_of(ticket.config), metrics.pop(CLIP_METRIC, None))
-            layout = Layout.of(old, private=ticket.config.privacy is not None)
+            layout = Layout.of(old, private=ticket.config.floats_only)
             trained = Trained(
                 layout,
                 update_of(ticket.config, layout, old, new),
@@ -165,6 +189,9 @@ class SecureMod:
         ticket = _ticket(record)
         node = self._node_of(context, ticket)
         header, body = wire.bytes_of(record, "request")["request"], wire.unseal(message.content)
+        if ticket.config.scheme == VERIFIED:
+            given = self._panel(context, node).give(ticket, OpenRequest.parse(header, body))
+            return _sealed(message, wire.OPEN, pack_many([pack_opening(*part) for part in given]))
         if ticket.config.scheme == SCHEME:
             key, hidden = split_request(body)
             opened = node.decryptor.open(ticket, OpenRequest.parse(header, hidden), key)
@@ -187,6 +214,18 @@ class SecureMod:
         request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], b"")
         shares = self._node_of(context, ticket).holder.unmask(ticket, request, wire.unseal(message.content))
         return _sealed(message, wire.UNMASK, shares)
+
+    def _verify(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
+        ticket = _ticket(record)
+        node = self._node_of(context, ticket)
+        body = wire.take_payload(message.content)
+        if ticket.label.model != wire.content_hash(message.content):
+            raise ProtocolError("The label commits to another model than the one that updates are checked against")
+        arrays = _numpy(only(message.content.array_records, "verify message"))
+        request = ModelsRequest.from_wire(wire.bytes_of(record, "request")["request"], body)
+        seconds = min(max(wire.number_of(record, "seconds"), 1), LONGEST_LINK)
+        answers = self._panel(context, node).verify(ticket, request, arrays, float(seconds))
+        return _sealed(message, wire.VERIFY, pack_many(answers))
 
     def _attest(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
@@ -230,6 +269,9 @@ class SecureMod:
         if reply.submission is not None:
             content[wire.PAYLOAD] = wire.seal(reply.payload)
         return Message(content, reply_to=message)
+
+    def _panel(self, context: Context, node: Node) -> Panel:
+        return Panel(context, node, self._model, self._validation)
 
     def _node_of(self, context: Context, ticket: Ticket) -> Node:
         return self._node(context, ticket.config.scheme, ticket.config.ledger is not None)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flwr.app import Context
 
@@ -24,10 +25,18 @@ from ..node.participant import Participant
 from ..node.pins import Pins
 from ..node.settlement import Judge
 from ..node.unmasking import ShareHolder
-from ..roster import AUTHORITY, GENERATOR, TRAIN_ROLE
+from ..roster import AUTHORITY, GENERATOR, TRAIN_ROLE, VERIFIER
+
+if TYPE_CHECKING:
+    from ..node.verifier import Verifier
 
 #: Roles beside training that each scheme needs, one node each, served in simulation by the last partitions.
-HELPERS: dict[str, tuple[str, ...]] = {"paillier": (AUTHORITY,), "nddfe": (GENERATOR,), "masked": ()}
+HELPERS: dict[str, tuple[str, ...]] = {
+    "paillier": (AUTHORITY,),
+    "nddfe": (GENERATOR,),
+    "masked": (),
+    "verified": (VERIFIER,) * 3,
+}
 #: How many training nodes serve in a simulated committee: each is sent everybody's payload.
 SIMULATED_COMMITTEE = 7
 _DEVELOPMENT_PASSWORD = "development"  # noqa: S105 - simulation keys are public
@@ -114,6 +123,15 @@ class Node:
     def holder(self) -> ShareHolder:
         """The half that gives shares when a masked sum is opened."""
         return ShareHolder(self.me, self.pins, self.memory)
+
+    @property
+    def verifier(self) -> Verifier:
+        """The half that checks hidden models."""
+        from ..node.verifier import Verifier  # loads torch
+
+        if VERIFIER not in self.me.roles:
+            raise ConfigError(f"Node {self.me.name!r} checks no models; its roles are {', '.join(self.me.roles)}")
+        return Verifier(self.me, self.pins, self.memory)
 
     @property
     def attester(self) -> Attester:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from logging import WARNING
 from typing import Any
 
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common.logger import log
 
 from ..codec import OpenedUpdate
@@ -19,10 +19,11 @@ from ..errors import OpeningRefusedError
 from ..node import halves
 from ..node.committee import AttestRequest
 from ..node.endorsement import Endorsement
+from ..node.model_plan import ModelPlan
 from ..node.opening import OpenRequest
 from ..node.terms import multipliers
 from ..node.ticket import MAX_ATTEMPTS, Ticket
-from ..round import NO_LEADER, Block
+from ..round import NO_LEADER, Block, Signed
 from ..schemes import Combiner, IntVector
 from . import wire
 from .chain import UnsignedError, attest, propose
@@ -34,14 +35,19 @@ from .session import Session
 
 
 def _request(
-    ticket: Ticket, accepted: Mapping[int, Accepted], rejected: Mapping[int, Accepted], hidden: bytes, parent: bytes
+    ticket: Ticket,
+    accepted: Mapping[int, Accepted],
+    rejected: Mapping[int, Accepted],
+    hidden: bytes,
+    parent: bytes,
+    verdicts: tuple[Signed, ...],
 ) -> AttestRequest:
     """Return an attempt's block, without a leader, and everything in it."""
     summed = tuple(accepted[index].entry for index in sorted(accepted))
     dropped = tuple(rejected[index].entry for index in sorted(rejected))
     hashes = tuple(entry.submission.hash for entry in summed)
     block = Block(parent, ticket.label.hash, NO_LEADER, hashes, tuple(sorted(rejected)), keccak256(hidden))
-    return AttestRequest(block, summed, dropped, None)
+    return AttestRequest(block, summed, dropped, None, verdicts)
 
 
 @dataclass
@@ -54,6 +60,8 @@ class SecureRound:
     number : int
     arrays : ArrayRecord
         The global model that was sent.
+    sent : RecordDict
+        What clients got: model and train config.
     ticket : Ticket
         Of the last attempt.
     begin : float
@@ -67,6 +75,7 @@ class SecureRound:
     session: Session
     number: int
     arrays: ArrayRecord
+    sent: RecordDict
     ticket: Ticket
     begin: float
     timeout: float
@@ -119,7 +128,7 @@ class SecureRound:
         report = RoundReport(
             self.number,
             survivors=len(accepted),
-            bytes_per_client=len(hidden),
+            bytes_per_client=max(len(entry.reply.payload) for entry in accepted.values()),
             saturated=opened.saturated,
             train_seconds=trained - self.begin,
             combine_seconds=seconds,
@@ -161,10 +170,16 @@ class SecureRound:
                     self.ticket.roster.parties[decryptor].name)  # fmt: skip
                 replies = self._pass_over(replies)
                 continue
+            rejected, verdicts = collected.rejected, tuple[Signed, ...]()
+            if session.verifying is not None:
+                checks = session.verifying(session, self.ticket, self.sent, accepted)
+                rejected = {**rejected, **{index: accepted[index] for index in checks.rejected}}
+                accepted = {index: entry for index, entry in accepted.items() if index not in rejected}
+                verdicts = checks.verdicts
             begin = time.monotonic()
             hidden = self.combiner.combine({index: entry.reply.payload for index, entry in accepted.items()})
             seconds += time.monotonic() - begin
-            request = _request(self.ticket, accepted, collected.rejected, hidden, session.parent)
+            request = _request(self.ticket, accepted, rejected, hidden, session.parent, verdicts)
             if session.chain is None:
                 return request, None, accepted, metric_names, hidden, seconds
             request = propose(session.chain, self.ticket, self.skipped, request)
@@ -228,6 +243,8 @@ class SecureRound:
 
     def _decode(self, total: IntVector, parties: list[int], metric_names: tuple[str, ...]) -> OpenedUpdate:
         session, roster = self.session, self.ticket.roster
+        if isinstance(session.plan, ModelPlan):
+            return session.plan.decode(total, count_metrics(metric_names))
         if session.mechanism is None:
             factors = multipliers(session.config, roster)
             count = sum(factors[index] for index in parties)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from ..codec import Codec, Frame, VectorPlan
 from ..ledger.settings import Ledger
 from ..node.mask_keys import keys_of
+from ..node.model_plan import ModelPlan
 from ..node.opening import OpenRequest
 from ..node.ticket import Ticket, keys_hash
 from ..privacy import GaussianMechanism, Privacy
@@ -20,11 +21,16 @@ from ..roster import Roster
 from ..round import NO_HUB, ZERO, RoundLabel
 from ..schemes import IntVector
 from ..task import TaskConfig
+from ..verification.policy import Policy
 from . import wire
 from .chain import Chain
 from .dealers import Dealers
 from .directory import Directory
 from .sparse import Progress
+
+if TYPE_CHECKING:
+    from .collect import Accepted
+    from .verifying import Checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,9 @@ class Terms:
     threshold: float | None = None
     dealers: Dealers | None = None
     opening: Opening | None = None
+    #: With checks of hidden models: the policy, and what has them checked.
+    policy: Policy | None = None
+    verifying: Verifying | None = None
 
 
 class KeyMaker(Protocol):
@@ -68,6 +77,14 @@ class Opening(Protocol):
         ...
 
 
+class Verifying(Protocol):
+    """Has the models of an attempt checked."""
+
+    def __call__(self, session: Session, ticket: Ticket, sent: RecordDict, accepted: Mapping[int, Accepted]) -> Checks:
+        """Return what the verifiers found, verified."""
+        ...
+
+
 @dataclass
 class Session:
     """A task: fixed terms, and the little that changes from round to round.
@@ -80,7 +97,7 @@ class Session:
     helpers : tuple of str
         Roles beside training.
     config : TaskConfig
-    plan : VectorPlan
+    plan : VectorPlan or ModelPlan
     mechanism : GaussianMechanism or None
     keys : KeyMaker
         Makes the scheme's keys, as clients get them.
@@ -105,13 +122,15 @@ class Session:
         With masking, what clients dealt for which round.
     opening : Opening or None
         Opens sums; None: a helper does.
+    verifying : Verifying or None
+        Has hidden models checked before they are summed.
     """
 
     grid: Grid
     directory: Directory
     helpers: tuple[str, ...]
     config: TaskConfig
-    plan: VectorPlan
+    plan: VectorPlan | ModelPlan
     mechanism: GaussianMechanism | None
     keys: KeyMaker
     simulation: bool
@@ -126,6 +145,7 @@ class Session:
     progress: Progress | None = None
     dealers: Dealers | None = None
     opening: Opening | None = None
+    verifying: Verifying | None = None
 
     @property
     def openings(self) -> int:
@@ -134,7 +154,7 @@ class Session:
 
     def missing(self) -> str | None:
         """Return a role beside training that nobody online serves, if there is one."""
-        return next((role for role in self.helpers if not self.directory.online(self.grid, role)), None)
+        return next((role for role in self.helpers if self.directory.lacks(self.grid, role)), None)
 
     def ticket(
         self,
@@ -200,8 +220,9 @@ class Session:
 
     def _roster_of(self, nodes: Iterable[int]) -> Roster:
         parties = [party for node in nodes if (party := self.directory.party(node)) is not None]
-        for role in self.helpers:
+        for role in dict.fromkeys(self.helpers):
             parties += [card.party for card in self.directory.online(self.grid, role).values()]
+        parties = list({party.name: party for party in parties}.values())  # who helps may train as well
         return Roster(tuple(sorted(parties, key=lambda party: party.name)))
 
     def with_ticket(self, message: Message, stage: str, ticket: Ticket) -> Message:

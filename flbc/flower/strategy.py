@@ -15,7 +15,7 @@ from logging import INFO, WARNING
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -108,8 +108,8 @@ class SecureStrategy(Strategy):
     #: Makes the scheme keys of an attempt; None: they are the helper's.
     key_maker: KeyMaker | None = None
 
-    def _masking(self) -> dict[str, Any]:
-        """Return what masking adds to the session's terms."""
+    def _terms(self) -> dict[str, Any]:
+        """Return what the scheme adds to the session's terms."""
         return {}
 
     def _check_card(self, party: Party, keys: bytes, simulation: bool) -> None:
@@ -119,6 +119,11 @@ class SecureStrategy(Strategy):
     def _noise_by(self) -> str:
         """Say in the summary who adds the noise."""
         return "whoever opens the sum, who is trusted"
+
+    @property
+    def _coded(self) -> str:
+        """Say in the summary how updates become integers."""
+        return str(self.codec.to_dict())
 
     @abstractmethod
     def _summary(self) -> None:
@@ -130,7 +135,7 @@ class SecureStrategy(Strategy):
         log(INFO, "\t├──> %s (flbc): nobody sees a single client's update", type(self).__name__)
         self._summary()
         log(INFO, "\t│\t├── Sums of at least %d clients", self.min_survivors)
-        log(INFO, "\t│\t├── Codec: %s", self.codec.to_dict() if self.privacy is None else "step set by privacy")
+        log(INFO, "\t│\t├── Codec: %s", self._coded if self.privacy is None else "step set by privacy")
         if self.privacy is None:
             log(INFO, "\t│\t└── no differential privacy: the exact mean of the updates is opened every round")
         else:
@@ -200,7 +205,7 @@ class SecureStrategy(Strategy):
         terms = replace(Terms(
             self.scheme, self.mode, self.helpers, self.privacy, self.codec, self.key_bits, self.min_survivors,
             self.reveal_metrics, self.ledger, self.declared_weights, self.key_maker,
-        ), **self._masking())  # fmt: skip
+        ), **self._terms())  # fmt: skip
         weight_key = self._key("weighted_by_key", "num-examples")
         self._session, rounds = open_session(grid, directory, terms, initial_arrays, num_rounds, weight_key, book)
         if role := self._session.missing():
@@ -250,7 +255,8 @@ class SecureStrategy(Strategy):
             log(WARNING, "flbc: round %d is abandoned, the model is kept: %s", server_round, error)
             return []
         messages = [message for message in messages if session.sums(ticket, message.metadata.dst_node_id)]
-        self._round = SecureRound(session, server_round, arrays, ticket, time.monotonic(), self.stage_timeout)
+        sent = RecordDict(dict(messages[0].content))
+        self._round = SecureRound(session, server_round, arrays, sent, ticket, time.monotonic(), self.stage_timeout)
         return [session.with_ticket(message, wire.TRAIN, ticket) for message in messages]
 
     def aggregate_train(

@@ -23,9 +23,11 @@ HELLO, TRAIN, REPROTECT, OPEN, EVALUATE = "hello", "train", "reprotect", "open",
 DERIVE = "derive"
 #: With masking: deal for a round, and give shares when its sum is opened.
 SETUP, UNMASK = "setup", "unmask"
+#: With checks of hidden models: the three verifiers check those of an attempt.
+VERIFY = "verify"
 #: With a ledger: sign a block, judge the final model, sign the settlement.
 ATTEST, JUDGE, SETTLE = "attest", "judge", "settle"
-STAGES = (HELLO, TRAIN, REPROTECT, DERIVE, OPEN, SETUP, UNMASK, EVALUATE, ATTEST, JUDGE, SETTLE)
+STAGES = (HELLO, TRAIN, REPROTECT, DERIVE, OPEN, SETUP, UNMASK, VERIFY, EVALUATE, ATTEST, JUDGE, SETTLE)
 #: Stages that come as messages of type ``evaluate``, because the app answers them.
 EVALUATED = (EVALUATE, JUDGE)
 #: flwr.common.constant.ErrorCode.MOD_FAILED_PRECONDITION: the mod refuses.
@@ -91,6 +93,14 @@ def unseal(content: RecordDict) -> bytes:
     if len(records) != 1 or set(records[0]) != {PAYLOAD} or records[0][PAYLOAD].stype != PAYLOAD_STYPE:
         raise ProtocolError("The message holds no protected payload; is SecureMod() the first of the ClientApp's mods?")
     return bytes(records[0][PAYLOAD].data)
+
+
+def take_payload(content: RecordDict) -> bytes:
+    """Remove the payload that travels beside a model, and return it; :class:`ProtocolError` if there is none."""
+    record = content.array_records.get(PAYLOAD)
+    payload = unseal(RecordDict({} if record is None else {PAYLOAD: record}))
+    del content[PAYLOAD]
+    return payload
 
 
 def arrays_hash(record: ArrayRecord) -> bytes:

@@ -10,22 +10,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from ..cards import Verdict
 from ..crypto.signing import keccak256
 from ..election import Candidate, alpha, public_draw, rank
 from ..encoding import Json, canonical, parse, unhex
 from ..errors import CiphertextError, ConfigError, ProtocolError, VerificationError
 from ..roster import TRAIN_ROLE, Roster
 from ..round import Block, Signed, Submission, Vote, submission_hash
-from ..schemes import Combiner
 from . import halves
 from .covenant import Beacon, Covenant
 from .draw import PROOF_BYTES, check_draw, make_draw
 from .endorsement import COMMITTEE, Endorsement, check_endorsement
 from .identity import Identity
+from .mask_keys import SCHEME as MASKED
 from .memory import NodeMemory
 from .opening import check_submissions
 from .pins import Pins
 from .ticket import Ticket, admit
+from .verdict import check_verdicts, models_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +114,15 @@ class AttestRequest:
         By rising party; ``rejected`` are signed submissions whose payload no sum can hold.
     previous : (Link, Endorsement) or None
         The block's parent and the signatures under it; None at height 1.
+    verdicts : tuple of Signed (default: ())
+        With checks of hidden models, what the three verifiers found.
     """
 
     block: Block
     summed: tuple[Entry, ...]
     rejected: tuple[Entry, ...]
     previous: tuple[Link, Endorsement] | None
+    verdicts: tuple[Signed, ...] = ()
 
     def to_wire(self) -> tuple[bytes, bytes]:
         """Return a header, and the payloads one after another."""
@@ -128,6 +133,7 @@ class AttestRequest:
                 "entries": [[e.signed.to_dict(), e.proof.hex(), len(e.payload)] for e in entries],
                 "rejected": len(self.rejected),
                 "previous": None if self.previous is None else [part.to_dict() for part in self.previous],
+                "verdicts": [signed.to_dict() for signed in self.verdicts],
             }
         )
         return header, b"".join(entry.payload for entry in entries)
@@ -136,9 +142,10 @@ class AttestRequest:
     def from_wire(cls, header: bytes, body: bytes) -> Self:
         """Undo :meth:`to_wire`; nothing is verified but the form."""
         value = parse(header, "request to attest")
-        listed, rejected = value.get("entries"), value.get("rejected")
-        if set(value) != {"block", "entries", "rejected", "previous"} or not isinstance(listed, list):
-            raise ProtocolError("A request to attest must hold block, entries, rejected and previous")
+        listed, rejected, verdicts = value.get("entries"), value.get("rejected"), value.get("verdicts")
+        known = {"block", "entries", "rejected", "previous", "verdicts"}
+        if set(value) != known or not isinstance(listed, list) or not isinstance(verdicts, list):
+            raise ProtocolError("A request to attest must hold block, entries, rejected, previous and verdicts")
         if not isinstance(value["block"], dict) or type(rejected) is not int or not 0 <= rejected <= len(listed):
             raise ProtocolError("A request to attest has a malformed block or number of rejected submissions")
         entries, offset = [], 0
@@ -152,7 +159,8 @@ class AttestRequest:
             raise ProtocolError("The payloads' sizes do not add up to the body's")
         split = len(entries) - rejected
         previous = None if value["previous"] is None else endorsed_link(value["previous"])
-        return cls(Block.from_dict(value["block"]), tuple(entries[:split]), tuple(entries[split:]), previous)
+        words = tuple(Signed.from_dict(Verdict, entry) for entry in verdicts)
+        return cls(Block.from_dict(value["block"]), tuple(entries[:split]), tuple(entries[split:]), previous, words)
 
 
 def endorsed_link(item: object) -> tuple[Link, Endorsement]:
@@ -237,7 +245,7 @@ class Attester:
         check_block(ticket, covenant, beacon, request)
         if halves.decryptor(ticket) not in (None, block.leader):
             raise VerificationError("The block's leader and the attempt's decryptor must be one")
-        check_sum(halves.combiner(ticket), request)
+        check_sum(ticket, request)
         place = (beacon.height, beacon.parent)
         self.memory.sign_once(ticket.label.task, once(ticket), place, block.hash)
         where, key = ticket.label.domain, self.me.keys.signing
@@ -253,7 +261,7 @@ def once(ticket: Ticket) -> bytes:
     Shares of masks are held by many, so that two signed lists of survivors could be opened by different ones.
     """
     label = ticket.label
-    return label.hash if ticket.config.signs_openings else keccak256(label.task + label.round.to_bytes(4, "big"))
+    return label.hash if ticket.config.scheme != MASKED else keccak256(label.task + label.round.to_bytes(4, "big"))
 
 
 def check_block(ticket: Ticket, covenant: Covenant, beacon: Beacon, request: AttestRequest) -> None:
@@ -281,17 +289,30 @@ def check_block(ticket: Ticket, covenant: Covenant, beacon: Beacon, request: Att
         raise VerificationError("The block's leader was not elected")
 
 
-def check_sum(combiner: Combiner, request: AttestRequest) -> None:
+def check_sum(ticket: Ticket, request: AttestRequest) -> None:
     """Recompute the hidden sum; :class:`VerificationError` if it is another one, or a rejection is unfounded."""
+    combiner, sound = halves.combiner(ticket), list[Entry]()
     for entry in request.rejected:
         try:
             combiner.check(entry.payload)
         except CiphertextError:
             continue
+        sound.append(entry)
+    if ticket.config.verification is not None:
+        _check_verdict(ticket, request, sound)
+    elif sound or request.verdicts:
         raise VerificationError("A submission is rejected although its payload is well formed")
     hidden = combiner.combine({entry.submission.party: entry.payload for entry in request.summed})
     if keccak256(hidden) != request.block.hidden:
         raise VerificationError("The hidden sum is not that of the block's submissions")
+
+
+def _check_verdict(ticket: Ticket, request: AttestRequest, sound: Sequence[Entry]) -> None:
+    """Raise unless the verifiers found exactly the well-formed ones among the rejected to be bad."""
+    checked = sorted((entry.submission for entry in (*request.summed, *sound)), key=lambda s: s.party)
+    found = check_verdicts(ticket, request.verdicts, models_hash(checked))
+    if not found.enough or set(found.rejected) != {entry.submission.party for entry in sound}:
+        raise VerificationError("A submission is rejected, or summed, against what the verifiers found")
 
 
 def _check_entries(ticket: Ticket, beacon: Beacon, entries: Sequence[Entry]) -> None:

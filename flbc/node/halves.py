@@ -15,6 +15,7 @@ from .masked import MaskedKit
 from .nddfe import NddFeKit
 from .paillier import PaillierKit
 from .terms import client_noise
+from .verified import VerifiedKit
 
 if TYPE_CHECKING:
     from .identity import Identity
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
     from .ticket import Ticket
 
 
-KITS: dict[str, Kit] = {"paillier": PaillierKit(), "nddfe": NddFeKit(), "masked": MaskedKit()}
+KITS: dict[str, Kit] = {
+    "paillier": PaillierKit(),
+    "nddfe": NddFeKit(),
+    "masked": MaskedKit(),
+    "verified": VerifiedKit(),
+}
 
 
 def kit_of(ticket: Ticket) -> Kit:
@@ -38,6 +44,8 @@ def check(ticket: Ticket) -> None:
     config = ticket.config
     if config.scheme != "masked" and (config.sharing is not None or client_noise(config) is not None):
         raise ProtocolError("Only clients of scheme 'masked' share secrets, or add noise themselves")
+    if config.scheme != "verified" and config.verification is not None:
+        raise ProtocolError("Only models of scheme 'verified' are checked")
     kit_of(ticket).check(ticket)
 
 

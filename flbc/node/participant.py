@@ -24,9 +24,10 @@ from .attestor import Attestor, SoftwareAttestor
 from .draw import make_draw
 from .identity import Identity
 from .memory import NodeMemory
+from .model_plan import folded_update
 from .opening import charge
 from .pins import Pins
-from .terms import client_noise, codec_of, declared_weight, mechanism_of, vector_plan
+from .terms import client_noise, codec_of, declared_weight, mechanism_of, model_plan, vector_plan
 from .ticket import Ticket, admit
 from .trained import Trained, encode_waiting, gather
 
@@ -168,7 +169,7 @@ class Participant:
         limit, declared = ticket.frame.max_weight, ticket.config.codec["max_examples"]
         if ticket.config.privacy is None and trained.weight > limit:
             if declared is not None:
-                raise CodecError(f"The weight exceeds Codec(max_examples={declared:g}); raise it")
+                raise CodecError(f"The weight exceeds max_examples = {declared:g}; raise it in the strategy's settings")
             return Reply(None, size_class=2.0 ** math.ceil(math.log2(trained.weight)))
         if ticket.config.privacy is None and limit == 0:  # weight 0, and nobody knows the others' yet
             return Reply(None, size_class=1.0)
@@ -204,6 +205,9 @@ class Participant:
     def _encode(self, ticket: Ticket, trained: Trained) -> tuple[EncodedUpdate, bytes]:
         """Return what is summed and, with compression, what it leaves to send."""
         layout = trained.layout
+        if ticket.config.verification is not None:
+            shared = model_plan(ticket.config, layout)
+            return shared.encode(trained.update, trained.weight, trained.metrics, ticket.frame), b""
         plan = vector_plan(ticket.config, layout)
         mechanism = mechanism_of(ticket.config)
         if ticket.indices is not None:
@@ -268,6 +272,8 @@ def update_of(config: TaskConfig, layout: Layout, old: Mapping[str, Any], new: M
         finite = {name: np.nan_to_num(np.asarray(a, np.float64), posinf=0.0, neginf=0.0) for name, a in new.items()}
         layout.check(finite, what="clipped gradient sum", partial=True)
         return finite
+    if config.verification is not None:
+        return folded_update(layout, old, new)
     layout.check(new)
     update = {}
     for tensor in layout.tensors:

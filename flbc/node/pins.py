@@ -57,7 +57,7 @@ class Policy:
 
     Parameters
     ----------
-    schemes : tuple of str (default: ("paillier", "nddfe", "masked"))
+    schemes : tuple of str (default: ("paillier", "nddfe", "masked", "verified"))
         Accepted schemes. Modes that are insecure must be named to be accepted: ``"nddfe-paper"``.
     min_key_bits : int (default: 3072)
         Smallest scheme key in bits, where the scheme has one (paillier).
@@ -96,7 +96,7 @@ class Policy:
         address.
     """
 
-    schemes: tuple[str, ...] = ("paillier", "nddfe", "masked")
+    schemes: tuple[str, ...] = ("paillier", "nddfe", "masked", "verified")
     min_key_bits: int = 3072
     min_survivors: int = 3
     min_threshold: float = 2 / 3

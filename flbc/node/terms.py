@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..codec import Codec, Frame, Layout, VectorPlan
 from ..codec.indices import index_set, selection_hash, unpack_indices
+from ..encoding import unhex
 from ..errors import CodecError, LayoutError, ProtocolError
 from ..privacy.mechanism import GaussianMechanism
 from ..roster import Roster
 from ..round import RoundLabel
 from ..schemes import Noise, SumSpec
 from ..task import TaskConfig
+from ..verification.policy import Policy
+from .model_plan import METRIC_BOUND, ModelPlan
 
+P = TypeVar("P", VectorPlan, ModelPlan)
 #: Modes in which the server multiplies hidden integers by public weights: insecure ones.
 WEIGHED_BY_SERVER = ("paper",)
 #: Longest vector; far beyond what fits a node, it bounds what hostile terms can make it compute.
@@ -24,7 +28,7 @@ _EXTRA = ("layout", "length", "floats", "max_abs", "weight_key", "max_multiplier
 
 
 def codec_terms(
-    plan: VectorPlan,
+    plan: VectorPlan | ModelPlan,
     mechanism: GaussianMechanism | None,
     weight_key: str = "num-examples",
     max_multiplier: int | None = None,
@@ -35,6 +39,8 @@ def codec_terms(
     most this.
     """
     max_abs = plan.codec.max_abs if mechanism is None else mechanism.max_abs
+    if isinstance(plan, ModelPlan):
+        max_abs = plan.max_abs
     fixed: dict[str, Any] = {"layout": plan.layout.hash.hex(), "length": plan.length, "max_abs": max_abs}
     fixed |= {"floats": plan.layout.count("float"), "weight_key": weight_key, "max_multiplier": max_multiplier}
     return {**plan.codec.to_dict(), **fixed}
@@ -58,6 +64,20 @@ def codec_of(config: TaskConfig) -> Codec:
     return Codec.from_dict({name: value for name, value in config.codec.items() if name not in _EXTRA})
 
 
+def policy_of(config: TaskConfig) -> Policy:
+    """Return what hidden models must satisfy; :class:`ProtocolError` if the task does not say."""
+    terms = config.verification
+    if terms is None or set(terms) != {"policy", "program"} or not isinstance(terms["policy"], dict):
+        raise ProtocolError("The task configuration does not say what models are checked with")
+    return Policy.from_dict(terms["policy"])
+
+
+def program_of(config: TaskConfig) -> bytes:
+    """Return the hash of the compiled model with which hidden models are checked."""
+    policy_of(config)
+    return unhex((config.verification or {}).get("program"), 32, "program")
+
+
 def sum_spec(config: TaskConfig, round_: int = 1) -> SumSpec:
     """Return how large the task's sums can get in a round; with compression, lengths fall during the warm-up.
 
@@ -77,6 +97,8 @@ def sum_spec(config: TaskConfig, round_: int = 1) -> SumSpec:
         raise ProtocolError("Compression and differential privacy do not go together")
     if codec.compression is not None and not floats:
         raise ProtocolError("A model without floating-point arrays has nothing to compress")
+    if config.verification is not None:
+        return _shared_spec(config, codec, length, floats, max_abs)
     agreed = (codec.max_abs, length) if mechanism is None else (mechanism.max_abs, mechanism.dimension)
     if (max_abs, length) != agreed:
         raise ProtocolError("The task configuration contradicts itself: length or max_abs do not fit codec and privacy")
@@ -85,6 +107,18 @@ def sum_spec(config: TaskConfig, round_: int = 1) -> SumSpec:
     tail = 0 if mechanism is None else mechanism.noise_tail(config.max_parties)
     factor = multiplier if multiplier is not None and config.mode in WEIGHED_BY_SERVER else 1
     return SumSpec(length, max_abs, config.max_parties, tail, factor)
+
+
+def _shared_spec(config: TaskConfig, codec: Codec, length: int, floats: int, max_abs: int) -> SumSpec:
+    """Return how large sums of checked models can get, which the checks bound."""
+    policy = policy_of(config)
+    if codec.compression is not None or config.privacy is not None or codec.max_examples is None:
+        raise ProtocolError("Hidden models are checked without compression and privacy, and weights need a bound")
+    weight = int(codec.max_examples)
+    policy.check_size(floats, weight, config.max_parties)
+    if length != floats + codec.max_metrics + 1 or max_abs != max(policy.change_bound, METRIC_BOUND, weight):
+        raise ProtocolError("The task configuration contradicts itself: length or max_abs do not fit the policy")
+    return SumSpec(length, max_abs, config.max_parties, 0, weight)
 
 
 def multipliers(config: TaskConfig, roster: Roster) -> tuple[int, ...]:
@@ -140,9 +174,17 @@ def chosen_coordinates(config: TaskConfig, label: RoundLabel, frame: Frame) -> N
     return indices
 
 
+def model_plan(config: TaskConfig, layout: Layout) -> ModelPlan:
+    """Return the plan of a node that shares its model; the errors are those of :func:`vector_plan`."""
+    return _agreed(ModelPlan(layout, codec_of(config), policy_of(config)), config, layout)
+
+
 def vector_plan(config: TaskConfig, layout: Layout) -> VectorPlan:
     """Return the plan of a node that has the model; :class:`LayoutError` if the model is not the agreed one."""
-    plan = VectorPlan(layout, codec_of(config), private=config.privacy is not None)
+    return _agreed(VectorPlan(layout, codec_of(config), private=config.privacy is not None), config, layout)
+
+
+def _agreed(plan: P, config: TaskConfig, layout: Layout) -> P:
     if layout.hash.hex() != config.codec["layout"] or plan.length != config.codec["length"]:
         raise LayoutError("The global model's arrays differ from those the task configuration commits to")
     return plan

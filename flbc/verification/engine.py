@@ -12,10 +12,8 @@ from typing import Any, Protocol, Self, TypeAlias
 
 import torch
 
-#: Fractional bits of activations and of the weights that inference works with.
-FRACTION = 13
-#: Fractional bits in which updates are shared and summed.
-SUM_FRACTION = 24
+from .policy import FRACTION as FRACTION
+from .policy import SUM_FRACTION as SUM_FRACTION
 
 Linear: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 Bilinear: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -8,8 +8,11 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from ..errors import ConfigError, ProtocolError
-from .engine import FRACTION, SUM_FRACTION
 
+#: Fractional bits of activations and of the weights that inference works with.
+FRACTION = 13
+#: Fractional bits in which updates are shared and summed.
+SUM_FRACTION = 24
 #: What a round of checks shows about single models.
 REVEALS = ("bit", "count", "none")
 _BITS = 62
