@@ -39,7 +39,7 @@ class VerifiedKit(FixedKeys):
 
     def protector(self, ticket: Ticket, me: Identity, memory: NodeMemory) -> Protector:
         """Share among the three seats."""
-        return SharingProtector(ticket.spec, [seat.box for seat in seats_of(ticket)])
+        return SharingProtector(ticket.spec, me.keys.signing.address, [seat.box for seat in seats_of(ticket)])
 
     def combiner(self, ticket: Ticket) -> Combiner:
         """Keep payloads apart."""

@@ -108,7 +108,7 @@ class CheckMemory:
         with self._memory.transaction() as db:
             verdict = json.dumps([[item.hex() for item in summed], list(rejected)])
             db.execute("UPDATE checked SET verdict = ?, part = ? WHERE label = ?", (verdict, part, label.hash))
-            db.execute("UPDATE checked SET part = NULL WHERE label != ?", (label.hash,))
+            db.execute("UPDATE checked SET part = NULL WHERE task = ? AND label != ?", (label.task, label.hash))
 
     def kept(self, ticket: Ticket) -> Checked | None:
         """Return what was kept of an attempt; None if it was not checked to the end, or too few passed."""
@@ -247,7 +247,8 @@ class Verifier:
     @staticmethod
     def _shares(seat: int, key: EncryptionKey, ticket: Ticket, submission: Submission, payload: bytes) -> Shared | None:
         try:
-            own, after = open_box(seat, key, ticket.label.hash, submission.nonce, payload, ticket.spec.length)
+            sender = ticket.roster.parties[submission.party].address
+            own, after = open_box(seat, key, ticket.label.hash, sender, submission.nonce, payload, ticket.spec.length)
         except CiphertextError:
             return None
         return Shared(torch.from_numpy(own), torch.from_numpy(after))

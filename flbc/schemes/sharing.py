@@ -11,8 +11,10 @@ Who learns what
     *The server, clients, outsiders*: nothing, also all of them together. *One of the three nodes, alone or with the
     server*: nothing. *Two of the three*: every vector.
 What binds a payload
-    Boxes name label, nonce and seat; the label names the round. The client signs the payload's hash. That two nodes
-    were given the same share they find out by comparing hashes (:mod:`flbc.verification.session`).
+    Boxes name label, sender, nonce and seat; the label names the round. Without the sender, clients could hand in
+    copies of another's payload as their own, and a sum of "three" models would be one of them times three. The client
+    signs the payload's hash. That two nodes were given the same share they find out by comparing hashes
+    (:mod:`flbc.verification.session`).
 Later theft
     Who recorded the traffic and steals the keys to two nodes' boxes reads the vectors. Those keys are made for a run.
 Dropouts
@@ -48,8 +50,8 @@ def payload_bytes(length: int) -> int:
     return SEATS * _BOX_BYTES + 8 * length + _TAG_BYTES
 
 
-def _info(label: bytes, nonce: bytes, seat: int) -> bytes:
-    return b"flbc/shares/1" + label + nonce + bytes([seat])
+def _info(label: bytes, sender: bytes, nonce: bytes, seat: int) -> bytes:
+    return b"flbc/shares/1" + label + sender + nonce + bytes([seat])
 
 
 def _grown(seed: bytes, length: int) -> IntVector:
@@ -64,14 +66,16 @@ class SharingProtector:
     Parameters
     ----------
     spec : SumSpec
+    sender : bytes
+        Address of the client's signing key, 20 bytes.
     recipients : sequence of bytes
         Public keys for the boxes of the three nodes, by seat, already verified.
     """
 
-    def __init__(self, spec: SumSpec, recipients: Sequence[bytes]) -> None:
+    def __init__(self, spec: SumSpec, sender: bytes, recipients: Sequence[bytes]) -> None:
         if len(recipients) != SEATS or len(set(recipients)) != SEATS:
             raise ProtocolError(f"Shares are for {SEATS} different nodes")
-        self._spec, self._recipients = spec, tuple(recipients)
+        self._spec, self._sender, self._recipients = spec, sender, tuple(recipients)
 
     def protect(self, values: IntVector, label: bytes, nonce: bytes) -> bytes:
         """Share ``values`` for the attempt with label hash ``label``."""
@@ -81,7 +85,7 @@ class SharingProtector:
         rest -= _grown(second, len(values))
         contents = (first + second, second + key, key + first)
         boxes = [
-            seal(recipient, _info(label, nonce, seat), content)
+            seal(recipient, _info(label, self._sender, nonce, seat), content)
             for seat, (recipient, content) in enumerate(zip(self._recipients, contents, strict=True))
         ]
         body = ChaCha20Poly1305(key).encrypt(_NONCE, rest.astype("<i8", copy=False).tobytes(), None)
@@ -117,7 +121,7 @@ class SharingCombiner:
 
 
 def open_box(
-    seat: int, key: EncryptionKey, label: bytes, nonce: bytes, payload: bytes, length: int
+    seat: int, key: EncryptionKey, label: bytes, sender: bytes, nonce: bytes, payload: bytes, length: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return a node's two shares of a payload.
 
@@ -127,8 +131,8 @@ def open_box(
         0, 1 or 2.
     key : EncryptionKey
         The node's.
-    label, nonce : bytes
-        Of the submission.
+    label, sender, nonce : bytes
+        Of the submission, and its maker's address.
     payload : bytes
     length : int
         Values in a vector.
@@ -141,12 +145,12 @@ def open_box(
     Raises
     ------
     CiphertextError
-        If the payload has another size, or was not made for this label, nonce and node.
+        If the payload has another size, or was not made for this label, sender, nonce and node.
     """
     if len(payload) != payload_bytes(length):
         raise CiphertextError(f"A payload has {len(payload)} bytes instead of {payload_bytes(length)}")
     try:
-        content = unseal(key, _info(label, nonce, seat), payload[seat * _BOX_BYTES : (seat + 1) * _BOX_BYTES])
+        content = unseal(key, _info(label, sender, nonce, seat), payload[seat * _BOX_BYTES : (seat + 1) * _BOX_BYTES])
     except VerificationError:
         raise CiphertextError("A box does not open for this round and this node") from None
     first, second = content[:KEY_BYTES], content[KEY_BYTES:]
