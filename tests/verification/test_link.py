@@ -108,6 +108,29 @@ def test_the_last_message_arrives_whole_however_long(links: list[Link]) -> None:
         closing_.result()
 
 
+def test_closing_in_the_middle_of_a_message_sends_nothing_in_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SSLSocket's own shutdown and close drop the encryption first: not while a thread still sends."""
+    made, closed = tls_links(10.0), list[bool]()
+    close = ssl.SSLSocket._real_close  # type: ignore[attr-defined]
+
+    def watch(connection: ssl.SSLSocket) -> None:
+        closed.append(any(courier.is_alive() for courier in made[0]._couriers))
+        close(connection)
+
+    def never(connection: ssl.SSLSocket, how: int) -> None:
+        raise AssertionError("the encryption was dropped")
+
+    made[0].send(1, bytes(64 * 2**20))  # more than buffers hold, and nobody reads
+    made[0]._given_up = True
+    with monkeypatch.context() as patch:
+        patch.setattr(ssl.SSLSocket, "_real_close", watch)
+        patch.setattr(ssl.SSLSocket, "shutdown", never)
+        made[0].close()
+    assert closed == [False] * 4
+    for link in made[1:]:
+        link.close()
+
+
 def test_silence_is_an_error_after_the_time_limit() -> None:
     first, second, _ = queue_links(0.05)
     with pytest.raises(LinkError, match=r"Party 1 .* sent nothing for 0\.05 s"):

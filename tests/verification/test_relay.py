@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import socket
@@ -11,12 +12,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from itertools import permutations
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from flbc.errors import ConfigError, LinkError
+from flbc.verification import relay as relay_module
 from flbc.verification import tls
 from flbc.verification.bits import ComparingParty
 from flbc.verification.relay import RelayHub, RelayLimits
@@ -355,19 +358,27 @@ def test_a_party_that_is_silent_ends_the_others_in_time(hub: RelayHub) -> None:
 
 # ---------------------------------------------------------------------- strangers
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n" * 4], ids=["silent", "garbage"])
-def test_squatters_that_know_all_tokens_only_delay(
+def test_squatters_that_know_the_tokens_only_delay(
     hub: RelayHub, guests: Callable[..., socket.socket], said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """They come to all of party 0's rendezvous before the others do."""
     monkeypatch.setattr(tls, "_HANDSHAKE", 0.3)
     keys = [SessionKey() for _ in range(3)]
     certificates = {rank: key.certificate for rank, key in enumerate(keys)}
-    places = [token(CONTEXT, certificates, a, b) for a, b in permutations(range(3), 2)]
-    squatting = [guests(hub, MAGIC + role + place) for role, place in zip((OFFER, TAKE) * 3, places, strict=True)]
-    talking = threading.Thread(target=lambda: [plain.recv(1) and plain.sendall(said) for plain in squatting])
-    talking.start()
-    links = relay_links(hub.address, 10.0, keys)
+    squats = [(TAKE, 0, 1), (TAKE, 0, 2), (OFFER, 1, 0), (OFFER, 2, 0)]
+    squatting = [guests(hub, MAGIC + role + token(CONTEXT, certificates, a, b)) for role, a, b in squats]
+
+    def connect(rank: int) -> TlsLink:
+        return relay_link(rank, keys[rank], hub.address, certificates, CONTEXT, 10.0)
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(connect, 0)
+        for plain in (squatting[0], *squatting[2:]):
+            assert plain.recv(1) == MET
+            plain.sendall(said)
+        links = [*pool.map(connect, (1, 2))]
+        links.insert(0, first.result())
     round_trip(links)
-    talking.join()
     close(links)
 
 
@@ -510,35 +521,45 @@ def test_nothing_piles_up_before_a_reader_that_does_not_read(guests: Callable[..
         assert other.recv(11) == b"still there"
 
 
-def test_a_pair_that_never_pauses_keeps_nobody_waiting(hub: RelayHub, guests: Callable[..., socket.socket]) -> None:
-    fast, sink = pair(hub, guests)
-    done = threading.Event()
+def test_a_pair_that_never_pauses_keeps_nobody_waiting() -> None:
+    """Reading and sending that are always ready at once must not hold the relay's only thread."""
+    chunks = 1000
 
-    def pour() -> None:
-        with suppress(OSError):
-            while not done.is_set():
-                fast.sendall(bytes(1 << 20))
-        fast.shutdown(socket.SHUT_RDWR)
+    class AlwaysReady:
+        left = chunks
 
-    def drain() -> None:
-        with suppress(OSError):
-            while sink.recv(1 << 20):
-                pass
+        async def sock_recv_into(self, *_: object) -> int:
+            self.left -= 1
+            return int(self.left > 0)
 
-    busy = [threading.Thread(target=work) for work in (pour, drain)]
-    for thread in busy:
-        thread.start()
-    try:
-        begin = time.monotonic()
-        for _ in range(5):
-            one, other = pair(hub, guests)
-            one.sendall(b"x")
-            assert other.recv(1) == b"x"
-        assert time.monotonic() - begin < 5
-    finally:
-        done.set()
-        for thread in busy:
-            thread.join()
+        async def sock_sendall(self, *_: object) -> None: ...
+
+        def time(self) -> float:
+            return 0.0
+
+    async def race() -> int:
+        loop, turns = AlwaysReady(), 0
+        source, sink = socket.socketpair()
+        with source, sink:
+            passing = asyncio.create_task(
+                RelayHub._pump(SimpleNamespace(_loop=loop), relay_module._Pair(0.0), source, sink)  # type: ignore[arg-type]
+            )
+            while not passing.done():
+                turns += 1
+                await asyncio.sleep(0)
+        return turns
+
+    assert asyncio.run(race()) >= chunks
+
+
+def test_one_end_may_go_on_when_the_other_has_said_all(hub: RelayHub, guests: Callable[..., socket.socket]) -> None:
+    one, other = pair(hub, guests)
+    one.sendall(b"the end")
+    one.shutdown(socket.SHUT_WR)
+    assert other.recv(7, socket.MSG_WAITALL) == b"the end"
+    assert other.recv(1) == b""
+    other.sendall(b"not mine")
+    assert one.recv(8, socket.MSG_WAITALL) == b"not mine"
 
 
 def test_what_was_sent_before_hanging_up_arrives(hub: RelayHub, guests: Callable[..., socket.socket]) -> None:
