@@ -32,13 +32,19 @@ class Images(Dataset):
     def load(self, partition: int, partitions: int, fold: int, config: Config) -> Split:
         """Return the images of one node."""
         labels, groups = self.labels(config)
-        train, test = deal(labels, partition, partitions, fold, groups=groups)
+        train, test = self.dealt(labels, groups, partition, partitions, fold)
         return Split(self.pixels(train, config), labels[train], self.pixels(test, config), labels[test])
 
     def examples(self, partition: int, partitions: int, fold: int, config: Config) -> int:
         """Return the number of training images; reads no pixels that :meth:`labels` does not read."""
         labels, groups = self.labels(config)
-        return len(deal(labels, partition, partitions, fold, groups=groups)[0])
+        return len(self.dealt(labels, groups, partition, partitions, fold)[0])
+
+    def dealt(
+        self, labels: Labels, groups: NDArray[Any] | None, partition: int, partitions: int, fold: int
+    ) -> tuple[Rows, Rows]:
+        """Return the indices of a node's training and test rows."""
+        return deal(labels, partition, partitions, fold, groups=groups)
 
     def tensors(self, x: NDArray[Any], y: Labels) -> tuple[Tensor, Tensor]:
         """Scale bytes to 0 … 1."""

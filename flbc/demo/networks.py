@@ -41,6 +41,31 @@ def small_cnn(classes: int) -> nn.Module:
     return model
 
 
+def lean_cnn(classes: int) -> nn.Module:
+    """Make a network for 28 × 28 pixels that can be computed on shares; 11,930 parameters for ten classes.
+
+    Strides instead of pools, and no normalisation: comparisons are what costs on shares, and each image takes 2,352
+    here, where ``small_cnn`` would take 14,145 if its GroupNorm could be computed at all.
+
+    Inputs have shape (B, 1, 28, 28); outputs are logits, shape (B, classes).
+    """
+    require_torch()
+    from torch import nn
+
+    layers = {
+        "conv1": nn.Conv2d(1, 8, 5, stride=2, padding=2),
+        "relu1": nn.ReLU(),
+        "conv2": nn.Conv2d(8, 16, 3, stride=2, padding=1),
+        "relu2": nn.ReLU(),
+        "flatten": nn.Flatten(),
+        "linear": nn.Linear(16 * 7 * 7, classes),
+    }
+    model: nn.Module = nn.Sequential()
+    for name, layer in layers.items():
+        model.add_module(name, layer)
+    return model
+
+
 def dense_block(classes: int) -> nn.Module:
     """Make ESB-FL's feature network with a classification head; 14,355 parameters for three classes.
 

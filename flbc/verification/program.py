@@ -130,7 +130,7 @@ def compile_model(module: nn.Module, example_shape: Sequence[int]) -> Program:
         raise ConfigError(f"example_shape={tuple(example_shape)} must be the shape of one sample, e.g. (1, 28, 28)")
     parameters = _parameters(module)
     found, logits, classes = trace(module, shape)
-    kept = _numbered(_pools_first(_needed(found, logits), logits))
+    kept = _numbered(_pools_first(_needed(found, logits)))
     used = {name for step in kept for name in step.parameters}
     unused = [name for name in parameters if name not in used]
     if unused or not used <= set(parameters):
@@ -175,12 +175,12 @@ def _needed(found: list[Step], logits: int) -> list[Step]:
     return kept[::-1]
 
 
-def _pools_first(found: list[Step], logits: int) -> list[Step]:
+def _pools_first(found: list[Step]) -> list[Step]:
     """Let a pool take the largest values before negative ones become 0, which is the same, and fewer comparisons."""
     made = list(found)
     for place, step in enumerate(made):
         readers = [other for other in made if step.output in other.inputs]
-        if isinstance(step, steps.Relu) and step.output != logits and len(readers) == 1:
+        if isinstance(step, steps.Relu) and len(readers) == 1:
             pool = readers[0]
             if isinstance(pool, steps.MaxPool):
                 later = made.index(pool)
