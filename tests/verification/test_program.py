@@ -148,13 +148,13 @@ def test_a_layer_alone_and_a_layer_used_twice() -> None:
 def test_pools_go_first_only_where_nobody_else_reads() -> None:
     pool = nn.MaxPool2d(3, 1)
     assert kinds(compile_model(ends(nn.ReLU(), nn.Dropout(), pool, pool), IMAGE))[:3] == [MaxPool, MaxPool, Relu]
-    shared = ends(
-        Net(
-            lambda m, x: (lambda r: m.conv(r) + functional.max_pool2d(r, 3, 1))(functional.relu(x)),
-            conv=nn.Conv2d(2, 2, 3),
-        )
-    )
-    assert kinds(compile_model(shared, IMAGE))[:4] == [Relu, Conv, MaxPool, Add]
+
+    def both(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = functional.relu(x)
+        return functional.max_pool2d(y, 3, 1) + m.conv(y)
+
+    shared = ends(Net(both, conv=nn.Conv2d(2, 2, 3)))
+    assert kinds(compile_model(shared, IMAGE))[:4] == [Relu, MaxPool, Conv, Add]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8, 49, 196, 784, 1000])
@@ -285,12 +285,15 @@ def test_weights_made_of_others_are_refused() -> None:
         lambda m, x: (lambda y: functional.relu(torch.flatten(input=y, start_dim=1), inplace=True) + y)(
             m.a(x.flatten(1))
         ),
+        lambda m, x: m.a((lambda y: y.flatten(1).relu_() + y.view(-1, 128))(m.conv(x))),
+        lambda m, x: (lambda y: (y.flatten(1).relu_(), m.a(m.conv(y).flatten(1)))[1])(m.conv(x)),
         lambda m, x: (lambda y: y.add_(m.a(functional.relu(x.flatten(1)))) + y)(m.a(x.flatten(1))),
     ],
 )
 def test_overwriting_what_is_read_elsewhere_is_refused(forward: Any) -> None:
     """The steps would add the value from before the ReLU; PyTorch adds the one from after it."""
     network = Net(forward, a=nn.Linear(128, 2), inplace=nn.ReLU(inplace=True), identity=nn.Identity())
+    network.add_module("conv", nn.Conv2d(2, 2, 1))
     with pytest.raises(ConfigError, match="overwrites a value that is read elsewhere"):
         compile_model(network, IMAGE)
 
@@ -426,6 +429,13 @@ def test_gain_of_one_layer_by_hand() -> None:
     # Row 2: 4 * 1.0 * 8.0 in units of 2^-26, and nothing but roundings beside.
     assert program.gain({"weight": weight}, 8.0) == pytest.approx(26 + 5, abs=1e-2)
     assert program.gain({"weight": -weight}, 8.0) == program.gain({"weight": weight}, 8.0)
+
+
+def test_gain_counts_what_is_compared() -> None:
+    """Without weights nothing but biases is there: 2^13 a unit, and twice that between two."""
+    program = compile_model(nn.Linear(4, 2), (4,))
+    large = {"weight": torch.zeros(2, 4), "bias": torch.tensor([1.0, 2.0**20])}
+    assert program.gain(large, 1.0) == pytest.approx(13 + 20 + 1, abs=1e-2)
 
 
 def test_gain_grows_with_depth() -> None:
