@@ -45,7 +45,9 @@ from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.progress import track
 from torch import nn
+from torch.func import functional_call, grad, vmap
 
 from flbc.demo import heart
 from flbc.demo.attacks import Attack, Backdoor, attack_by_name, malicious
@@ -71,6 +73,8 @@ MAX_FOOLED, MAX_REFUSED = 0.1, 0.15
 MIN_ACCEPTED = 3
 CLEAN = "none"
 NAN = float("nan")
+#: Of local training: SGD's momentum, and the largest norm of a batch's gradient.
+MOMENTUM, CLIP = 0.9, 5.0
 ATTACKS = ("label-flip", "random-weights", "sign-flip", "scaling", "gaussian-noise", "targeted-flip", "backdoor",
            "boosted-backdoor")  # fmt: skip
 #: Attacks that anyone sees who looks at accuracy or norms.
@@ -84,7 +88,7 @@ DEFENCES = ("undefended", *VERIFIED, "Krum", "FedMedian", "FedTrimmedAvg")
 # ---------------------------------------------------------------------- problems
 @dataclass(frozen=True)
 class Problem:
-    """A network, rows for everybody, and how clients train.
+    """A network, rows for everybody, and how clients train: SGD with momentum in small batches.
 
     Parameters
     ----------
@@ -139,26 +143,48 @@ def problem(name: str, seed: int) -> Problem:
     order = np.random.default_rng([seed, 1]).permutation(len(y))
     tested = len(y) // 4
     test, committee, rest = np.split(order, [tested, tested + 3 * SAMPLES])
-    clients = [(x[part], y[part]) for part in np.array_split(rest, CLIENTS)]
+    each = len(rest) // CLIENTS
+    clients = [(x[part], y[part]) for part in rest[: each * CLIENTS].reshape(CLIENTS, each)]
     return Problem(classes, clients, (x[committee], y[committee]), (x[test], y[test]), network, rate, epochs)
 
 
 # ---------------------------------------------------------------------- clients
-def local(model: nn.Module, before: Arrays, rows: Rows, how: Problem, seed: Sequence[int]) -> Arrays:
-    """Train from ``before`` on rows; every defence sees the same batches."""
-    place(model, before)
-    x, y = (torch.from_numpy(part) for part in rows)
-    rng = np.random.default_rng(seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=how.learning_rate, momentum=0.9)
+def train(how: Problem, before: Arrays, rows: Sequence[Rows], seeds: Sequence[Sequence[int]]) -> list[Arrays]:
+    """Train from ``before`` on the rows of each client; its seed orders its batches, the same for every defence."""
+    by_size: dict[int, list[int]] = {}
+    for i, (_, y) in enumerate(rows):
+        by_size.setdefault(len(y), []).append(i)
+    found: dict[int, Arrays] = {}
+    for size, group in by_size.items():
+        x, y = (torch.from_numpy(np.stack([rows[i][part] for i in group])) for part in (0, 1))
+        found |= zip(group, _side_by_side(how, before, x, y, [seeds[i] for i in group], size), strict=True)
+    return [found[i] for i in range(len(rows))]
+
+
+def _side_by_side(
+    how: Problem, before: Arrays, x: torch.Tensor, y: torch.Tensor, seeds: Sequence[Sequence[int]], size: int
+) -> list[Arrays]:
+    """Train K models at once, each on its own rows: small layers cost more to call than to compute."""
+    network, everyone = how.network(), torch.arange(len(seeds))[:, None]
+
+    def loss(weights: dict[str, torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(functional_call(network, weights, (inputs,)), targets)
+
+    slopes = vmap(grad(loss))
+    weights = {name: torch.tensor(value).expand(len(seeds), *value.shape).clone() for name, value in before.items()}
+    moving = {name: torch.zeros_like(value) for name, value in weights.items()}
+    generators = [np.random.default_rng(seed) for seed in seeds]
     for _ in range(how.epochs):
-        order = torch.from_numpy(rng.permutation(len(y)))
-        for batch in order.split(how.batch):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
-            # Without it an undefended model diverges to NaN, and nothing could be compared any more.
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-    return arrays_of(model)
+        order = torch.from_numpy(np.stack([rng.permutation(size) for rng in generators]))
+        for batch in order.split(how.batch, dim=1):
+            gradients = slopes(weights, x[everyone, batch], y[everyone, batch])
+            # Without a limit an undefended model diverges to NaN, and nothing could be compared any more.
+            lengths = torch.stack([g.flatten(1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
+            factors = (CLIP / (lengths + 1e-6)).clamp(max=1)
+            for name, gradient in gradients.items():
+                moving[name].mul_(MOMENTUM).add_(gradient * factors.view(-1, *[1] * (gradient.dim() - 1)))
+                weights[name].sub_(how.learning_rate * moving[name])
+    return [{name: value[k].numpy().copy() for name, value in weights.items()} for k in range(len(seeds))]
 
 
 def arrays_of(model: nn.Module) -> Arrays:
@@ -311,7 +337,7 @@ def run(job: Job) -> Outcome:
     ]
     curve, verdicts = [], []
     for round_ in range(1, job.rounds + 1):
-        sent = [local(model, arrays, own, how, [job.seed, round_, i]) for i, own in enumerate(rows)]
+        sent = train(how, arrays, rows, [[job.seed, round_, i] for i in range(CLIENTS)])
         for i in bad:
             sent[i] = attack.poison_update(arrays, sent[i], np.random.default_rng([job.seed, round_, i]))
         arrays, accepted = guard.aggregate(round_, arrays, sent)
@@ -365,9 +391,9 @@ def measure(jobs: Sequence[Job], processes: int) -> dict[Case, Outcome]:
     """Run all trainings; return the means over seeds."""
     found: dict[Case, list[Outcome]] = {}
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=prepare) as pool:
-        for done, (job, outcome) in enumerate(zip(jobs, pool.map(run, jobs), strict=True), 1):
+        done = track(pool.map(run, jobs), "training", len(jobs), console=Console(stderr=True))
+        for job, outcome in zip(jobs, done, strict=True):
             found.setdefault((job.data, job.attack, job.bad, job.defence), []).append(outcome)
-            print(f"\r{done} of {len(jobs)} trainings", end="\n" if done == len(jobs) else "", file=sys.stderr)
     return {case: Outcome(*np.mean([astuple(one) for one in several], axis=0)) for case, several in found.items()}
 
 
