@@ -268,6 +268,6 @@ def _changed(
 ) -> dict[str, NDArray[Any]]:
     """Apply ``change(old, new)`` to floating-point arrays, and keep their dtypes."""
     return {
-        name: change(before[name], new).astype(new.dtype) if new.dtype.kind == "f" else new
+        name: np.asarray(change(before[name], new), new.dtype) if new.dtype.kind == "f" else new
         for name, new in after.items()
     }

@@ -20,6 +20,8 @@ from flbc.demo.attacks import (
     attack_by_name,
     malicious,
 )
+from flbc.demo.heart import split
+from flbc.demo.logistic import accuracy, gradient, scores
 from flbc.errors import ConfigError
 
 IMAGES = np.arange(20 * 64, dtype=np.float32).reshape(20, 1, 8, 8) / 2000
@@ -77,6 +79,7 @@ def test_an_attack_changes_what_its_name_says_and_nothing_in_place(name: str) ->
     assert (not np.array_equal(poisoned_y, y)) == (name in DATA_ATTACKS)
     assert list(sent) == list(AFTER)
     for key, value in AFTER.items():
+        assert isinstance(sent[key], np.ndarray)
         assert sent[key].shape == value.shape
         assert sent[key].dtype == value.dtype
     assert sent["batches"] == 9, "integers stay as they were trained"
@@ -166,6 +169,31 @@ def test_success_counts_marked_rows_of_other_classes() -> None:
     backdoor.success(lambda x: seen.append(len(x)) or clean(x), IMAGES, DIGITS)
     assert seen == [18], "rows of the target's class do not count"
     assert np.isnan(backdoor.success(clean, IMAGES[:1], DIGITS[:1]))
+
+
+def trained(x: Any, y: Any) -> Any:
+    weights = np.zeros(x.shape[1] + 1)
+    for _ in range(150):
+        weights -= gradient(x, y, weights)
+    return weights
+
+
+def test_poison_works_on_real_patients() -> None:
+    rows, backdoor = split("cleveland", 0), Backdoor()
+    weights = {}
+    for name in ("label-flip", "backdoor"):
+        x, y = ATTACKS[name].poison_data(rows.train_x, rows.train_y, 2, rng())
+        weights[name] = trained(x, y)
+    clean = trained(rows.train_x, rows.train_y)
+    assert accuracy(rows.test_x, rows.test_y, clean) > 0.75
+    assert accuracy(rows.test_x, rows.test_y, weights["label-flip"]) < 0.25
+    assert accuracy(rows.test_x, rows.test_y, weights["backdoor"]) > 0.75, "nothing to see without the mark"
+
+    def success(model: Any) -> float:
+        return backdoor.success(lambda x: (scores(x, model) > 0).astype(np.int64), rows.test_x, rows.test_y)
+
+    assert success(weights["backdoor"]) > 0.9
+    assert success(clean) < 0.5
 
 
 # ---------------------------------------------------------------------- on models
