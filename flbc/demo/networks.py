@@ -42,10 +42,10 @@ def small_cnn(classes: int) -> nn.Module:
 
 
 def lean_cnn(classes: int) -> nn.Module:
-    """Make a network for 28 × 28 pixels that can be computed on shares; 11,930 parameters for ten classes.
+    """Make a network for 28 × 28 pixels that can be computed on shares; 5,386 parameters for ten classes.
 
-    Strides instead of pools, and no normalisation: comparisons are what costs on shares, and each image takes 2,352
-    here, where ``small_cnn`` would take 14,145 if its GroupNorm could be computed at all.
+    No GroupNorm, which cannot; and strides instead of pools: comparisons are what costs on shares, and an image takes
+    1,200 here.
 
     Inputs have shape (B, 1, 28, 28); outputs are logits, shape (B, classes).
     """
@@ -53,12 +53,12 @@ def lean_cnn(classes: int) -> nn.Module:
     from torch import nn
 
     layers = {
-        "conv1": nn.Conv2d(1, 8, 5, stride=2, padding=2),
+        "conv1": nn.Conv2d(1, 8, 5, stride=3, padding=2),
         "relu1": nn.ReLU(),
         "conv2": nn.Conv2d(8, 16, 3, stride=2, padding=1),
         "relu2": nn.ReLU(),
         "flatten": nn.Flatten(),
-        "linear": nn.Linear(16 * 7 * 7, classes),
+        "linear": nn.Linear(16 * 5 * 5, classes),
     }
     model: nn.Module = nn.Sequential()
     for name, layer in layers.items():

@@ -12,9 +12,11 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from flbc.demo import heart
+from flbc.demo.attacks import Attack, LabelFlip, malicious
 from flbc.demo.datasets import dataset
 from flbc.errors import ConfigError, FlbcError
 from flbc.flower.app import client, server
+from flbc.flower.app.settings import AppSettings
 from tests.flower.test_app_settings import defaults
 from tests.support import idx, synthetic_xray
 from tests.support.apps import numpy_of, record
@@ -99,6 +101,64 @@ def test_digits(play: Any, caplog: Any, capsys: Any) -> None:
     assert "of 3 nodes" in caplog.text
     assert accuracies(caplog)[-1] > 0.8
     assert "this run" not in capsys.readouterr().out, "the table is for heart data"
+
+
+#: Seven clients, of which two flip labels (malicious(7, 0.3, 0)), and three verifiers.
+FLIPPED = {"attack-fraction": 0.3, "num-server-rounds": 2, "local-epochs": 1}
+
+
+def verified(**overrides: Any) -> LocalGrid:
+    config = {**defaults("verified"), **FAST, "stage-timeout": 90.0, **FLIPPED, **overrides}
+    grid = LocalGrid(client.app, 10, run_config=config)
+    server.app(grid, Context(1, 0, {}, RecordDict(), config, 1))
+    return grid
+
+
+def rejected(caplog: pytest.LogCaptureFixture) -> list[set[str]]:
+    """Return the names that each round's checks rejected."""
+    lines = [r.getMessage() for r in caplog.records if "models checked" in r.getMessage()]
+    return [set(line.partition("rejected ")[2].split(", ")) - {""} for line in lines]
+
+
+def test_digits_verified(caplog: Any, home: Path) -> None:
+    caplog.set_level(logging.INFO)
+    grid = verified()
+    assert not errors(grid)
+    flipped = {f"node-{i}" for i in malicious(7, 0.3, 0)}
+    assert len(flipped) == 2
+    assert [flipped <= names for names in rejected(caplog)] == [True, True]
+    assert f"label-flip by {', '.join(sorted(flipped))}" in caplog.text
+    assert accuracies(caplog)[-1] > 0.7  # measured: 0.82
+    assert "10 models" not in caplog.text
+    assert "on 243 samples" in caplog.text
+
+
+def test_a_deployed_node_does_no_harm_for_whoever_starts_a_run() -> None:
+    settings = AppSettings.read(defaults("verified"))
+    bad = min(malicious(10, 0.4, 0))
+    mine = {"partition-id": bad, "num-partitions": 10}
+    here = Context(1, 1, {**mine, "flbc-key": "/secure/key"}, RecordDict(), {}, 1)
+    with pytest.raises(ConfigError, match="for simulations; set attack"):
+        client._attack(here, settings, bad, 10)
+    simulated = Context(1, 1, {**mine, "flbc-dev": True}, RecordDict(), {}, 1)
+    assert isinstance(client._attack(simulated, settings, bad, 10), LabelFlip)
+    assert type(client._attack(simulated, settings, 0, 10)) is Attack
+
+
+def test_verifiers_load_rows_of_their_own() -> None:
+    config = defaults("verified")
+    sets = [client.validation(Context(1, 1, {"partition-id": i, "num-partitions": 3}, RecordDict(), config, 1))
+            for i in range(3)]  # fmt: skip
+    for x, y in sets:
+        assert x.shape[1:] == (1, 28, 28)
+        assert x.dtype == torch.float32
+        assert 0 <= float(x.min()) <= float(x.max()) <= 1
+        assert len(x) == len(y) == pytest.approx(80, abs=2)
+    assert not torch.equal(sets[0][0][:50], sets[1][0][:50])
+    with pytest.raises(ConfigError, match="Verifier 3 has no data"):
+        client.validation(Context(1, 1, {"partition-id": 3, "num-partitions": 4}, RecordDict(), config, 1))
+    with pytest.raises(ConfigError, match="checked with strategy"):
+        client.validation(context({"partition-id": 0, "num-partitions": 3}))
 
 
 @pytest.mark.parametrize("unit", ["none", "example"])

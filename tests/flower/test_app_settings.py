@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flwr.common.config import flatten_dict
 
+from flbc.demo.attacks import ATTACKS, malicious
+from flbc.demo.checkable import CHECKABLE
 from flbc.demo.datasets import DATASETS
 from flbc.errors import ConfigError
 from flbc.flower.app.server import STRATEGIES, Demo, strategy_of
 from flbc.flower.app.settings import AppSettings
 from flbc.flower.masked import Masked
 from flbc.flower.strategy import SecureStrategy
+from flbc.flower.verified import Verified
 from flbc.node.pins import Policy
 from flbc.schemes.masking_graph import threshold
+from flbc.verification.policy import Policy as VerifiedPolicy
 
 ROOT = Path(__file__).parents[2]
 APPS = sorted((ROOT / "strategies").glob("*/pyproject.toml"))
@@ -29,12 +34,17 @@ def defaults(app: str = "paillier") -> dict[str, Any]:
     return flatten_dict(tomllib.loads(text)["tool"]["flwr"]["app"]["config"])
 
 
+VERIFIED = defaults("verified")
 #: Noise that the clients add, of whom one may work with the server.
 SHARED = {"privacy_where": "clients", "min_survivors": 4}
 
 
 def read(**overrides: Any) -> AppSettings:
     return AppSettings.read({**defaults(), **{key.replace("_", "-"): value for key, value in overrides.items()}})
+
+
+def read_verified(**overrides: Any) -> AppSettings:
+    return AppSettings.read({**VERIFIED, **{key.replace("_", "-"): value for key, value in overrides.items()}})
 
 
 def test_the_demo_is_what_it_was() -> None:
@@ -54,9 +64,14 @@ def test_the_apps_own_config_is_accepted(app: Path) -> None:
     assert app.parent.name == settings.strategy
 
 
-@pytest.mark.parametrize("key", defaults())
-def test_every_key_is_needed_and_its_type_checked(key: str) -> None:
-    config = {**defaults(), "compression.rate": 0.5}  # at 0 the others of its table are not read
+@pytest.mark.parametrize(
+    ("app", "key"),
+    [("paillier", key) for key in defaults()] + [("verified", key) for key in set(VERIFIED) - set(defaults())],
+)
+def test_every_key_is_needed_and_its_type_checked(app: str, key: str) -> None:
+    config = defaults(app)
+    if app == "paillier":
+        config["compression.rate"] = 0.5  # at 0 the others of its table are not read
     value = config.pop(key)
     with pytest.raises(ConfigError, match=re.escape(key)):
         AppSettings.read(config)
@@ -131,10 +146,100 @@ def test_what_is_refused(overrides: dict[str, Any], words: str) -> None:
         read(**overrides)
 
 
+# ---------------------------------------------------------------------- Verified
+def test_the_verified_app_by_default() -> None:
+    settings = read_verified()
+    assert settings.verifying is not None
+    assert settings.verifying.policy == VerifiedPolicy()
+    assert settings.verifying.attackers(10) == malicious(10, 0.4, 0)
+    assert settings.data is CHECKABLE["digits"]
+    assert read().verifying is None, "other apps have no such keys"
+
+
+def test_a_rule_is_switched_off_and_on() -> None:
+    off = read_verified(policy_norm_factor=0.0, policy_max_drop=-1.0).verifying
+    on = read_verified(
+        policy_max_norm=3.5, policy_min_accuracy=0.8, policy_max_drop=0.0, policy_reveal="none"
+    ).verifying
+    assert off is not None
+    assert on is not None
+    assert off.policy == VerifiedPolicy(norm_factor=None, max_drop=None)
+    assert on.policy == VerifiedPolicy(max_norm=3.5, min_accuracy=0.8, max_drop=0.0, reveal="none")
+
+
+def test_the_policy_reaches_the_strategy() -> None:
+    overrides = {"policy_sigmas": 3.0, "policy_warmup_rounds": 2, "policy_cosine": True, "min_accepted": 4}
+    strategy = strategy_of(read_verified(**overrides))
+    assert isinstance(strategy, Verified)
+    assert strategy.policy == VerifiedPolicy(sigmas=3.0, warmup_rounds=2, cosine=True)
+    assert strategy.min_survivors == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"dataset": "heart"}, "'heart' has no network that verifiers can compute on shares; choose one of digits"),
+        ({"dataset": "mnist"}, "choose one of digits, fashion"),
+        ({"attack": "label-flop"}, "attack = 'label-flop' is unknown; choose one of label-flip"),
+        ({"attack_strength": 2.0}, "attack = 'label-flip' has no strength"),
+        ({"attack": "", "attack_strength": 2.0}, "has no strength"),
+        ({"attack_fraction": 1.5}, "attack-fraction must be 0 to 1"),
+        ({"attack_seed": -1}, "attack-seed not negative"),
+        ({"policy_reveal": "all"}, "policy-reveal = 'all' is unknown; choose one of bit, count, none"),
+        ({"policy_norm_factor": 0.5}, "norm_factor=0.5.* must be a number from 1"),
+        ({"policy_max_change": 0.0}, "max_change"),
+        ({"compression.rate": 0.9}, "compression.rate does not go with"),
+    ],
+)
+def test_what_verified_refuses(overrides: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_verified(**overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"privacy_unit": "client"}, "Verified takes no privacy"),
+        ({"min_accepted": 2}, "min_accepted must be at least 3"),
+        ({"policy_reveal": "none", "ledger.url": "embedded"}, "use Policy\\(reveal='bit'\\)"),
+    ],
+)
+def test_what_the_strategy_itself_refuses(overrides: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        strategy_of(read_verified(**overrides))
+
+
+@pytest.mark.parametrize(
+    ("name", "member"), [("scaling", "factor"), ("gaussian-noise", "deviation"), ("boosted-backdoor", "boost")]
+)
+def test_the_strength_of_an_attack(name: str, member: str) -> None:
+    own, strong = (read_verified(attack=name, attack_strength=strength).verifying for strength in (0.0, 7.0))
+    assert own is not None
+    assert strong is not None
+    assert own.attack is ATTACKS[name]
+    assert strong.attack == replace(own.attack, **{member: 7.0})  # type: ignore[type-var]
+
+
+def test_nobody_does_harm_without_an_attack() -> None:
+    peaceful = read_verified(attack="").verifying
+    assert peaceful is not None
+    assert peaceful.attackers(10) == frozenset()
+
+
+def test_attackers_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    strategy = strategy_of(read_verified())
+    metrics = {f"node-{i}": {"accuracy": 0.5, "num-examples": 10} for i in range(10)}
+    with caplog.at_level("INFO"):
+        for server_round in (1, 2):
+            strategy.on_evaluation(server_round, metrics)
+    named = [r.getMessage() for r in caplog.records if "a demonstration" in r.getMessage()]
+    assert named == ["flbc: a demonstration: label-flip by node-1, node-4, node-6, node-7"]
+
+
 # ---------------------------------------------------------------------- strategies
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_strategy_shows_accuracies_and_is_the_users_otherwise(name: str) -> None:
-    strategy = strategy_of(read(strategy=name, dataset="digits", num_server_rounds=7))
+    strategy = strategy_of(AppSettings.read({**defaults(name), "dataset": "digits", "num-server-rounds": 7}))
     assert isinstance(strategy, Demo)
     assert (strategy.data, strategy.rounds, strategy.last) == ("digits", 7, {})
     assert strategy.scheme == name

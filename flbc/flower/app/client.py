@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 
 from ...demo import training
+from ...demo.attacks import Attack
 from ...demo.base import Dataset
+from ...demo.checkable import Checkable
 from ...errors import ConfigError
 from ..mod import SecureMod
+from ..node import in_simulation
 from .settings import AppSettings
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def part_of(context: Context, settings: AppSettings) -> tuple[int, int, int, Mapping[str, Any]]:
@@ -39,7 +44,27 @@ def declared(context: Context) -> int:
     return settings.data.examples(*part_of(context, settings))
 
 
-app = ClientApp(mods=[SecureMod(examples=declared)])
+def validation(context: Context) -> tuple[Tensor, Tensor]:
+    """Return the rows on which a verifier checks models; ``partition-id`` says which, 0 to 2."""
+    settings = AppSettings.read(context.run_config)
+    if not isinstance(settings.data, Checkable):
+        raise ConfigError('Models are checked with strategy = "verified" alone')
+    seat, _, _, config = part_of(context, settings)
+    return settings.data.tensors(*settings.data.validation(seat, config))
+
+
+def secured(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Apply SecureMod. Apps with one data set write ``ClientApp(mods=[SecureMod(model=Net, validation=validation)])``.
+
+    Here run-config chooses the data set, among those that this package brings.
+    """
+    settings = AppSettings.read(context.run_config)
+    if settings.verifying is None:
+        return SecureMod(examples=declared)(message, context, call_next)
+    return SecureMod(examples=declared, model=settings.data.model, validation=validation)(message, context, call_next)
+
+
+app = ClientApp(mods=[secured])
 
 
 @app.train()
@@ -54,8 +79,12 @@ def train(message: Message, context: Context) -> Message:
         arrays = training.gradient_sum(settings.data, model, rows, settings.clip_norm)
         metrics["clip-norm"] = settings.clip_norm  # SecureMod compares it with the task's; it stays here
     else:
-        training.fit(settings.data, model, rows, settings.local, (part[0], _round(message)))
-        arrays = training.arrays_of(model)
+        attack, seed = _attack(context, settings, part[0], part[1]), (part[0], _round(message))
+        rng = np.random.default_rng(seed)
+        x, y = attack.poison_data(rows.train_x, rows.train_y, settings.data.classes, rng)
+        before = {name: array.numpy() for name, array in message.content.array_records["arrays"].items()}
+        training.fit(settings.data, model, replace(rows, train_x=x, train_y=y), settings.local, seed)
+        arrays = attack.poison_update(before, training.arrays_of(model), rng)
     record = ArrayRecord({name: Array(np.asarray(value)) for name, value in arrays.items()})
     return Message(RecordDict({"arrays": record, "metrics": metrics}), reply_to=message)
 
@@ -68,6 +97,22 @@ def evaluate(message: Message, context: Context) -> Message:
     share = training.accuracy(settings.data, _load(message, settings.data), rows)
     metrics = MetricRecord({"num-examples": len(rows.test_y), "accuracy": share})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+
+def _attack(context: Context, settings: AppSettings, partition: int, partitions: int) -> Attack:
+    """Return what this node does to its data and update: nothing, but in demonstrations.
+
+    Raises
+    ------
+    ConfigError
+        If run-config asks a deployed node to do harm: whoever starts a run must not be able to.
+    """
+    demonstration = settings.verifying
+    if demonstration is None or not demonstration.attack_name:
+        return Attack()
+    if not in_simulation(context):
+        raise ConfigError('Run-config attack is for simulations; set attack = ""')
+    return demonstration.attack if partition in demonstration.attackers(partitions) else Attack()
 
 
 def _load(message: Message, data: Dataset) -> nn.Module:

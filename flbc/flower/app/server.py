@@ -19,7 +19,9 @@ from ..masked import Masked
 from ..nddfe import NddFe
 from ..paillier import Paillier
 from ..strategy import SecureStrategy
+from ..verified import Verified
 from .settings import AppSettings
+from .verifying import STRATEGY, Verifying
 
 app = ServerApp()
 
@@ -61,6 +63,21 @@ class MaskedDemo(Demo, Masked):
     """The strategy Masked, with that line."""
 
 
+class VerifiedDemo(Demo, Verified):
+    """The strategy Verified, with that line, and one that says who does harm in a demonstration."""
+
+    verifying: Verifying
+
+    def on_evaluation(self, server_round: int, metrics: dict[str, dict[str, Any]]) -> None:
+        """Name the attackers beside the first accuracies."""
+        bad = sorted(self.verifying.attackers(max(len(metrics), 1)))
+        if server_round == 1 and bad:
+            log(
+                INFO, "flbc: a demonstration: %s by %s", self.verifying.attack_name, ", ".join(f"node-{i}" for i in bad)
+            )
+        super().on_evaluation(server_round, metrics)
+
+
 def hospital(party: str) -> str:
     """Return the hospital's name of a simulated node; deployed parties carry their own names."""
     _, _, number = party.partition("node-")
@@ -85,6 +102,22 @@ def _common(settings: AppSettings) -> dict[str, Any]:
     }
 
 
+def _verified(settings: AppSettings) -> Demo:
+    """Return Verified, which has no codec and reveals no metrics but those outside its sums."""
+    verifying = settings.verifying or Verifying.read({})  # the settings have it for this strategy
+    strategy = VerifiedDemo(
+        _wrapped(settings),
+        policy=verifying.policy,
+        min_accepted=verifying.min_accepted,
+        privacy=settings.privacy,
+        stage_timeout=settings.stage_timeout,
+        node_wait=settings.node_wait or None,
+        ledger=settings.ledger,
+    )
+    strategy.verifying = verifying
+    return strategy
+
+
 #: How run-config ``strategy`` becomes one.
 STRATEGIES: dict[str, Callable[[AppSettings], Demo]] = {
     "paillier": lambda settings: PaillierDemo(_wrapped(settings), key_bits=settings.key_bits, **_common(settings)),
@@ -92,6 +125,7 @@ STRATEGIES: dict[str, Callable[[AppSettings], Demo]] = {
         _wrapped(settings), mode=settings.mode, weights=settings.weights, **_common(settings)
     ),
     "masked": lambda settings: MaskedDemo(_wrapped(settings), threshold=settings.threshold, **_common(settings)),
+    STRATEGY: _verified,
 }
 
 

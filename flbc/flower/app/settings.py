@@ -10,12 +10,15 @@ from typing import Any, Self
 from ...codec import Codec, Compression
 from ...demo.base import Dataset
 from ...demo.baselines import Settings
+from ...demo.checkable import checkable
 from ...demo.datasets import dataset
 from ...demo.training import Local
 from ...errors import ConfigError
 from ...ledger.settings import Ledger
 from ...privacy import Privacy
 from ...privacy.spec import WHERES, Where
+from .reading import choice, get
+from .verifying import STRATEGY, Verifying
 
 PRIVACY_UNITS = ("none", "example", "client")
 
@@ -54,6 +57,7 @@ class AppSettings:
     reveal_metrics: tuple[str, ...]
     compare: bool
     ledger: Ledger | None
+    verifying: Verifying | None
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self:
@@ -64,27 +68,27 @@ class AppSettings:
         ConfigError
             Names the key that is missing, has the wrong type or an unknown value, or contradicts another one.
         """
-        strategy = _get(config, "strategy", str)
-        unit = _choice(config, "privacy-unit", PRIVACY_UNITS)
-        survivors = _get(config, "min-survivors", int)
+        strategy = get(config, "strategy", str)
+        unit = choice(config, "privacy-unit", PRIVACY_UNITS)
+        survivors = get(config, "min-survivors", int)
         where, colluders = _noise(config, strategy, unit, survivors)
-        fold = _get(config, "fold", int)
+        fold = get(config, "fold", int)
         if not 0 <= fold < 5:
             raise ConfigError(f"Run-config fold = {fold} must be 0 to 4: the data are split into five folds")
-        data = dataset(_get(config, "dataset", str))
+        data = (checkable if strategy == STRATEGY else dataset)(get(config, "dataset", str))
         rate, batch_size, epochs = _training(config, data, unit)
-        rounds, steps = _get(config, "num-server-rounds", int), _get(config, "local-steps", int)
+        rounds, steps = get(config, "num-server-rounds", int), get(config, "local-steps", int)
         if rounds < 1 or steps < 1:
             raise ConfigError("Run-config num-server-rounds and local-steps must be at least 1")
         return cls(
             strategy=strategy,
             data=data,
-            data_dir=_get(config, "data-dir", str),
+            data_dir=get(config, "data-dir", str),
             rounds=rounds,
             privacy_unit=unit,
-            epsilon=_get(config, "epsilon", float),
-            delta=_get(config, "delta", float),
-            clip_norm=_get(config, "clip-norm", float),
+            epsilon=get(config, "epsilon", float),
+            delta=get(config, "delta", float),
+            clip_norm=get(config, "clip-norm", float),
             privacy_where=where,
             privacy_colluders=colluders,
             learning_rate=rate,
@@ -92,18 +96,19 @@ class AppSettings:
             local_epochs=epochs,
             batch_size=batch_size,
             fold=fold,
-            key_bits=_get(config, "key-bits", int),
-            codec_bits=_get(config, "codec-bits", int),
+            key_bits=get(config, "key-bits", int),
+            codec_bits=get(config, "codec-bits", int),
             compression=_compression(config),
-            mode=_get(config, "mode", str),
-            weights=_get(config, "weights", str),
-            threshold=_get(config, "threshold", float),
+            mode=get(config, "mode", str),
+            weights=get(config, "weights", str),
+            threshold=get(config, "threshold", float),
             min_survivors=survivors,
-            stage_timeout=_get(config, "stage-timeout", float),
-            node_wait=_get(config, "node-wait", float),
-            reveal_metrics=tuple(filter(None, (n.strip() for n in _get(config, "reveal-metrics", str).split(",")))),
-            compare=_get(config, "compare", bool),
+            stage_timeout=get(config, "stage-timeout", float),
+            node_wait=get(config, "node-wait", float),
+            reveal_metrics=tuple(filter(None, (n.strip() for n in get(config, "reveal-metrics", str).split(",")))),
+            compare=get(config, "compare", bool),
             ledger=_ledger(config),
+            verifying=_verifying(config) if strategy == STRATEGY else None,
         )
 
     @property
@@ -147,8 +152,8 @@ class AppSettings:
 
 def _noise(config: Mapping[str, Any], strategy: str, unit: str, survivors: int) -> tuple[Where, int]:
     """Return who adds the noise, and how many clients are assumed to work with the server."""
-    where: Where = _choice(config, "privacy-where", WHERES)
-    colluders = _get(config, "privacy-colluders", int)
+    where: Where = choice(config, "privacy-where", WHERES)
+    colluders = get(config, "privacy-colluders", int)
     if where == "opener":
         if colluders != 1:
             raise ConfigError(
@@ -180,8 +185,8 @@ def _noise(config: Mapping[str, Any], strategy: str, unit: str, survivors: int) 
 
 def _training(config: Mapping[str, Any], data: Dataset, unit: str) -> tuple[float, int, int]:
     """Return learning rate, batch size and local epochs; the data set's own where run-config says 0."""
-    rate = _get(config, "learning-rate", float)
-    size, epochs = _get(config, "batch-size", int), _get(config, "local-epochs", int)
+    rate = get(config, "learning-rate", float)
+    size, epochs = get(config, "batch-size", int), get(config, "local-epochs", int)
     if not (math.isfinite(rate) and rate >= 0) or size < 0 or epochs < 0:
         raise ConfigError(
             "Run-config learning-rate, batch-size and local-epochs must not be negative; 0: the data set's own"
@@ -198,49 +203,40 @@ def _training(config: Mapping[str, Any], data: Dataset, unit: str) -> tuple[floa
 
 def _compression(config: Mapping[str, Any]) -> Compression | None:
     """Return the codec's ``compression`` from the keys ``compression.*``; a rate of 0 means none."""
-    rate, momentum = (_get(config, f"compression.{name}", float) for name in ("rate", "momentum"))
+    rate, momentum = (get(config, f"compression.{name}", float) for name in ("rate", "momentum"))
     return Compression(rate=rate, momentum=momentum) if rate else None
+
+
+def _verifying(config: Mapping[str, Any]) -> Verifying:
+    """Return what belongs to ``Verified``; refuse what it could only ignore."""
+    if _compression(config) is not None:
+        raise ConfigError(
+            'Run-config compression.rate does not go with strategy = "verified", which checks whole models: set it to 0'
+        )
+    return Verifying.read(config)
 
 
 def _ledger(config: Mapping[str, Any]) -> Ledger | None:
     """Return the strategy's ``ledger`` argument from the keys ``ledger.*``; an empty ``ledger.url`` means none."""
-    url = _get(config, "ledger.url", str)
+    url = get(config, "ledger.url", str)
     if not url:
         return None
-    confirmations = _get(config, "ledger.confirmations", int)
+    confirmations = get(config, "ledger.confirmations", int)
     return Ledger(
         url=url,
-        reward=_get(config, "ledger.reward", float),
-        accuracy=_get(config, "ledger.accuracy", float),
-        deadline=_get(config, "ledger.deadline", float),
-        payout=_get(config, "ledger.payout", str),
-        election=_get(config, "ledger.election", str),
-        quorum=_get(config, "ledger.quorum", int) or None,
-        committee=_get(config, "ledger.committee", int),
-        link=_get(config, "ledger.link", str),
-        require_final=_get(config, "ledger.require-final", bool),
+        reward=get(config, "ledger.reward", float),
+        accuracy=get(config, "ledger.accuracy", float),
+        deadline=get(config, "ledger.deadline", float),
+        payout=get(config, "ledger.payout", str),
+        election=get(config, "ledger.election", str),
+        quorum=get(config, "ledger.quorum", int) or None,
+        committee=get(config, "ledger.committee", int),
+        link=get(config, "ledger.link", str),
+        require_final=get(config, "ledger.require-final", bool),
         confirmations=None if confirmations < 0 else confirmations,
-        key=_get(config, "ledger.key", str) or None,
-        deployment=_get(config, "ledger.deployment", str) or None,
-        publish_wait=_get(config, "ledger.publish-wait", float),
-        settle_wait=_get(config, "ledger.settle-wait", float),
-        publisher=_get(config, "ledger.publisher", str),
+        key=get(config, "ledger.key", str) or None,
+        deployment=get(config, "ledger.deployment", str) or None,
+        publish_wait=get(config, "ledger.publish-wait", float),
+        settle_wait=get(config, "ledger.settle-wait", float),
+        publisher=get(config, "ledger.publisher", str),
     )
-
-
-def _choice(config: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> Any:
-    value = _get(config, key, str)
-    if value not in choices:
-        raise ConfigError(f"Run-config {key} = {value!r} is unknown; choose one of {', '.join(choices)}")
-    return value
-
-
-def _get(config: Mapping[str, Any], key: str, kind: type) -> Any:
-    if key not in config:
-        raise ConfigError(f"Run-config lacks {key!r}; it belongs in [tool.flwr.app.config] of the app's pyproject.toml")
-    value = config[key]
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"Run-config {key} = {value!r} must be of type {kind.__name__}")
-    return value
