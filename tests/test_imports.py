@@ -121,6 +121,7 @@ def test_nothing_but_apps_imports_the_flower_room():
                 "schemes",
                 "task",
                 "tokens",
+                "verification",
             },
         ),
         (

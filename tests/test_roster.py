@@ -93,7 +93,7 @@ def test_names_that_are_refused(name):
     "roles", [(), ("nurse",), ("hospital", "committee"), ("hospital", "hospital"), ("", "hospital")]
 )
 def test_roles_that_are_refused(roles):
-    with pytest.raises(RosterError, match=r"'ann': roles must be one or more of .*, authority, generator, sorted"):
+    with pytest.raises(RosterError, match=r"'ann': roles must be one or more of .*, generator, verifier, sorted"):
         replace(ANN, roles=roles)
 
 

@@ -21,6 +21,7 @@ CONFIG = TaskConfig(
     reveal_metrics=("accuracy", "loss"),
     ledger={"quorum": 3, "stakes": {"cleveland": 10}},
     sharing={"threshold": 0.7},
+    verification={"policy": {"max_change": 1.0}, "program": "00"},
 )
 CHANGES = {
     "scheme": "plain",
@@ -35,6 +36,7 @@ CHANGES = {
     "reveal_metrics": ("accuracy",),
     "ledger": {"quorum": 3, "stakes": {"cleveland": 11}},
     "sharing": {"threshold": 0.5},
+    "verification": {"policy": {"max_change": 2.0}, "program": "00"},
 }
 
 
@@ -93,7 +95,7 @@ def test_unknown_member():
 @pytest.mark.parametrize("member", [field.name for field in fields(TaskConfig)])
 @pytest.mark.parametrize("wrong", [True, 1.5, None])
 def test_wrong_type_is_named(member, wrong):
-    if member in ("privacy", "ledger", "sharing") and wrong is None:
+    if member in ("privacy", "ledger", "sharing", "verification") and wrong is None:
         return
     with pytest.raises(ProtocolError, match=f"Member '{member}' of the task configuration has the wrong type"):
         TaskConfig.decode(with_member(member, wrong))

@@ -91,14 +91,16 @@ class Panel:
             def connect(seat: int) -> Link:
                 return self._connect(ticket, seat, seconds)
 
-            return [self._ask(self.node.verifier, self.context, ticket, request, arrays, connect)]
-        links = queue_links(seconds)
-        members = self._members(ticket)
+            program, data = self._prepare(self.node.verifier, self.context, ticket, arrays)
+            return [self.node.verifier.verify(ticket, request, arrays, program, data, connect)]
+        links, members = queue_links(seconds), self._members(ticket)
+        # One after another: while torch.fx compiles, no other thread may run or train a model.
+        ready = [self._prepare(verifier, context, ticket, arrays) for verifier, context in members]
 
         def one(seat: int) -> bytes:
-            verifier, context = members[seat]
+            (verifier, _), (program, data) = members[seat], ready[seat]
             try:
-                return self._ask(verifier, context, ticket, request, arrays, lambda _: links[seat])
+                return verifier.verify(ticket, request, arrays, program, data, lambda _: links[seat])
             finally:
                 links[seat].close()
 
@@ -116,18 +118,11 @@ class Panel:
             return [self.node.verifier.give(ticket, request)]
         return [verifier.give(ticket, request) for verifier, _ in self._members(ticket)]
 
-    def _ask(
-        self,
-        verifier: Verifier,
-        context: Context,
-        ticket: Ticket,
-        request: ModelsRequest,
-        arrays: Mapping[str, Any],
-        connect: Callable[[int], Link],
-    ) -> bytes:
+    def _prepare(
+        self, verifier: Verifier, context: Context, ticket: Ticket, arrays: Mapping[str, Any]
+    ) -> tuple[Program, Data]:
         data = self._data(context, arrays if verifier.needs_root(ticket) else None)
-        program = self._program(tuple(data.inputs.shape[1:]))
-        return verifier.verify(ticket, request, arrays, program, lambda: data, connect)
+        return self._program(tuple(data.inputs.shape[1:])), data
 
     # ------------------------------------------------------------------ model and data
     def _program(self, shape: tuple[int, ...]) -> Program:

@@ -221,7 +221,10 @@ class Session:
     def _roster_of(self, nodes: Iterable[int]) -> Roster:
         parties = [party for node in nodes if (party := self.directory.party(node)) is not None]
         for role in dict.fromkeys(self.helpers):
-            parties += [card.party for card in self.directory.online(self.grid, role).values()]
+            # Verifiers are in the roster also while they are away: evaluations need their places alone.
+            away = self.directory.known() if self.verifying is not None else ()
+            cards = away or self.directory.online(self.grid, role).values()
+            parties += [card.party for card in cards if card.party.has(role)]
         parties = list({party.name: party for party in parties}.values())  # who helps may train as well
         return Roster(tuple(sorted(parties, key=lambda party: party.name)))
 

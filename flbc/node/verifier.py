@@ -152,7 +152,7 @@ class Verifier:
         request: ModelsRequest,
         arrays: Arrays,
         program: Program,
-        data: Callable[[], Data],
+        data: Data,
         connect: Callable[[int], Link],
     ) -> bytes:
         """Check the models of an attempt together with the other two.
@@ -167,8 +167,8 @@ class Verifier:
             The global model, which the label commits to.
         program : Program
             What this node compiled of its own model.
-        data : callable
-            Returns this node's validation data.
+        data : Data
+            This node's.
         connect : callable
             Returns a link to the others, given the seat.
 
@@ -203,10 +203,9 @@ class Verifier:
         model = torch.from_numpy(plan.model(arrays))
         round_ = Round(policy_of(config), program, ticket.label.round, model, low, high, weights, least, context)
         shares = [self._shares(seat, key, ticket, entry.submission, entry.payload) for entry in request.entries]
-        own = data()
         link = connect(seat)
         try:
-            outcome = check_and_sum(begin(link, context), round_, shares, own)
+            outcome = check_and_sum(begin(link, context), round_, shares, data)
         finally:
             link.close()
         return self._answer(ticket, request, outcome)

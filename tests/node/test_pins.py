@@ -23,7 +23,7 @@ ROSTER_FILE = f"""
 version = 1
 
 [policy]
-schemes = ["paillier", "nddfe", "masked"]
+schemes = ["paillier", "nddfe", "masked", "verified"]
 min-key-bits = 3072
 min-survivors = 4
 min-noise-multiplier = 0.5
@@ -96,7 +96,7 @@ def test_rules_that_protect_nobody_are_no_policy(rule, message):
 @pytest.mark.parametrize(
     ("policy", "task", "message"),
     [
-        ({}, replace(TASK, scheme="plain"), r"does not accept scheme 'plain', only \('paillier', 'nddfe', 'masked'\)"),
+        ({}, replace(TASK, scheme="plain"), r"does not accept scheme 'plain', only \('paillier', .* 'verified'\)"),
         ({"schemes": ()}, TASK, "does not accept scheme 'paillier'"),
         ({"min_key_bits": 4096}, TASK, "needs keys of 4096 bits, offered: 3072"),
         ({}, replace(TASK, key_bits=2048), "needs keys of 3072 bits, offered: 2048"),

@@ -142,7 +142,7 @@ class CheckedConsortium(Consortium):
             asked = ticket if tickets is None else tickets.get(name, ticket)
             try:
                 return self.verifier(name).verify(
-                    asked, mine, self.model, self.program, lambda: self.data(name), lambda _: connect(name, links[seat])
+                    asked, mine, self.model, self.program, self.data(name), lambda _: connect(name, links[seat])
                 )
             except Exception as error:
                 return error
