@@ -1,9 +1,9 @@
 """Comparisons on shared values: signs by a carry tree on bits, and what is selected with them (ABY3, sections 4 and 5).
 
 Bits are shared like numbers, with exclusive or for the sum: ``b = b_0 ^ b_1 ^ b_2``, party i holds ``(b_i, b_{i+1})``.
-They are *sliced*: bit k of 64 values lies in one word, so that one instruction works on 64 of them; of n values, value
-``r m + c`` is bit r of word c, with m = ⌈n/64⌉ words (the rows of a matrix are sliced one by one, so that whole rows
-can be combined). An "and" is a message each, exclusive or and "not" are none.
+They are *sliced*: bit k of 64 values lies in one word, so that one instruction works on 64 of them; value ``64 c + r``
+is bit r of word c (the rows of a matrix are sliced one by one, so that whole rows can be combined). An "and" is a
+message each, exclusive or and "not" are none.
 
 The sign of ``x = (x_0 + x_1) + x_2`` is that of a sum of two numbers, of which party 0 knows the first and parties 1
 and 2 the second. Its carry takes 6 levels of "and" on 64 bits, with one "and" and one shared input before: 8 messages
@@ -12,7 +12,7 @@ in a row. That is the full width of the ring, so that no value, however large, i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import LinkError
 from .link import PARTIES
-from .sharing import ArithmeticParty, Shared
+from .sharing import BLOCK, ArithmeticParty, Shared, blocks
 
 Words: TypeAlias = NDArray[np.uint64]
 
@@ -65,9 +65,8 @@ class Flags:
 
     def unslice(self, words: Words) -> torch.Tensor:
         """Return one share as int64 zeros and ones, shape (R, columns)."""
-        places = np.arange(WIDTH, dtype=np.uint64)[:, None]
-        bits = ((words[:, None, :] >> places) & np.uint64(1)).reshape(len(words), -1)[:, : self.columns]
-        return torch.from_numpy(bits.astype(np.int64))
+        packed = np.ascontiguousarray(words).astype("<u8", copy=False).view(np.uint8)
+        return torch.from_numpy(np.unpackbits(packed, axis=1, count=self.columns, bitorder="little").astype(np.int64))
 
 
 def join(parts: Sequence[Bits]) -> Bits:
@@ -75,8 +74,19 @@ def join(parts: Sequence[Bits]) -> Bits:
     return Bits(np.concatenate([part.own for part in parts]), np.concatenate([part.next for part in parts]))
 
 
+def pieces(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Cut an array of one or two axes into pieces of at most :data:`.sharing.BLOCK` words: whole rows, or one's parts."""
+    *_, width = shape
+    if len(shape) == 1:
+        yield from ((place,) for place in blocks(width))
+        return
+    rows = max(1, BLOCK // max(1, width))
+    for top in range(0, shape[0], rows):
+        yield from ((slice(top, top + rows), place) for place in blocks(width))
+
+
 def planes(values: Words) -> Words:
-    """Slice 64-bit values: word c of plane k holds bit k of 64 of them.
+    """Slice 64-bit values: bit r of word c of plane k is bit k of value ``64 c + r``.
 
     Parameters
     ----------
@@ -86,18 +96,14 @@ def planes(values: Words) -> Words:
     -------
     ndarray of uint64, shape (64, m)
     """
-    # Transposes m matrices of 64 x 64 bits at once, by halves (Warren, Hacker's Delight, section 7-3).
-    rows = values.reshape(WIDTH, -1).copy()
-    step, mask = WIDTH // 2, np.uint64(0xFFFFFFFF)
-    while step:
-        blocks = rows.reshape(WIDTH // (2 * step), 2, step, -1)
-        low, high, shift = blocks[:, 0], blocks[:, 1], np.uint64(step)
-        swap = ((low >> shift) ^ high) & mask
-        high ^= swap
-        low ^= swap << shift
-        step //= 2
-        mask ^= mask << np.uint64(step) if step else np.uint64(0)
-    return rows
+    # By bytes first: these are fewer to move, and what packs bits reads a byte for each.
+    made = np.empty((WIDTH, len(values) // 8), np.uint8)
+    for place in blocks(len(values)):
+        some = np.ascontiguousarray(values[place].astype("<u8", copy=False).view(np.uint8).reshape(-1, 8).T)
+        target = slice(place.start // 8, place.stop // 8)
+        for bit in range(8):
+            made[bit::8, target] = np.packbits(some & np.uint8(1 << bit), axis=1, bitorder="little")
+    return made.view("<u8").astype(np.uint64, copy=False)
 
 
 def unslice(words: Words, count: int) -> torch.Tensor:
@@ -114,18 +120,38 @@ class ComparingParty(ArithmeticParty):
         (self._own if own else self._next).read_into(words)
         return words
 
+    def _send_words(self, to: int, words: Words) -> None:
+        self.link.send(to, words.astype("<u8", copy=False).tobytes())
+
     def _recv_words(self, sender: int, shape: Sequence[int]) -> Words:
         data, size = self.link.recv(sender), 8 * int(np.prod(shape, dtype=np.int64))
         if len(data) != size:
             raise LinkError(f"Party {sender} sent {len(data)} bytes where {size} were agreed; it is given up")
-        return np.frombuffer(data, "<u8").astype(np.uint64).reshape(tuple(shape))
+        return np.frombuffer(data, "<u8").astype(np.uint64, copy=False).reshape(tuple(shape))
 
     def both(self, x: Bits, y: Bits) -> Bits:
         """Return ``x and y``; one message each."""
-        part = (x.own & y.own) ^ (x.own & y.next) ^ (x.next & y.own)
-        part ^= self._words(part.shape, own=True) ^ self._words(part.shape, own=False)
-        self.link.send(self.before, part.astype("<u8", copy=False).tobytes())
+        return self.all_of([(x, y)])
+
+    def all_of(self, pairs: Sequence[tuple[Bits, Bits]]) -> Bits:
+        """Return ``x and y`` of several pairs, one after another along their first axis; one message each."""
+        first, *rest = (x.own.shape for x, _ in pairs)
+        part = np.empty((first[0] + sum(shape[0] for shape in rest), *first[1:]), np.uint64)
+        start = 0
+        for x, y in pairs:
+            self._and(x, y, part[start : start + len(x.own)])
+            start += len(x.own)
+        self._send_words(self.before, part)
         return Bits(part, self._recv_words(self.after, part.shape))
+
+    def _and(self, x: Bits, y: Bits, part: Words) -> None:
+        """Fill in this party's part of ``x and y``, of which the three make up the whole."""
+        for place in pieces(part.shape):
+            a, b, c, d = x.own[place], x.next[place], y.own[place], y.next[place]
+            mine = (a & (c ^ d)) ^ (b & c)
+            mine ^= self._words(mine.shape, own=True)
+            mine ^= self._words(mine.shape, own=False)
+            part[place] = mine
 
     def invert(self, x: Bits) -> Bits:
         """Return ``not x``: share 0 is flipped."""
@@ -133,7 +159,7 @@ class ComparingParty(ArithmeticParty):
 
     def open_bits(self, x: Bits, count: int) -> torch.Tensor:
         """Return the first ``count`` bits, to all three; one message each."""
-        self.link.send(self.after, x.own.astype("<u8", copy=False).tobytes())
+        self._send_words(self.after, x.own)
         return unslice(x.own ^ x.next ^ self._recv_words(self.before, x.own.shape), count)
 
     # ------------------------------------------------------------------ comparisons
@@ -184,14 +210,15 @@ class ComparingParty(ArithmeticParty):
         nothing = np.zeros((WIDTH, words), np.uint64)
 
         def sliced(values: torch.Tensor) -> Words:
-            padded = np.zeros((rows, WIDTH * wide), np.uint64)
-            padded[:, :columns] = values.numpy().view(np.uint64)
-            return planes(padded.reshape(rows, WIDTH, wide).transpose(1, 0, 2).reshape(-1))
+            numbers = values.numpy().view(np.uint64)
+            if columns % WIDTH:
+                numbers = np.pad(numbers, ((0, 0), (0, WIDTH * wide - columns)))
+            return planes(numbers.reshape(-1))
 
         if self.rank == 0:
             mask = self._words((WIDTH, words), own=True)
             rest = sliced(x.own + x.next) ^ mask
-            self.link.send(1, rest.astype("<u8", copy=False).tobytes())
+            self._send_words(1, rest)
             return Bits(mask, rest), Bits(nothing, nothing)
         if self.rank == 1:
             return Bits(self._recv_words(0, (WIDTH, words)), nothing), Bits(nothing, sliced(x.next))
@@ -203,7 +230,7 @@ class ComparingParty(ArithmeticParty):
             odd = count % 2  # the lowest plane waits: below it there is no carry
             low, high = slice(odd, None, 2), slice(odd + 1, None, 2)
             upper = propagate[high]
-            pairs = self.both(join([upper, upper]), join([generate[low], propagate[low]]))
+            pairs = self.all_of([(upper, generate[low]), (upper, propagate[low])])
             half = upper.own.shape[0]
             merged, together = generate[high] ^ pairs[:half], pairs[half:]
             generate = join([generate[:odd], merged]) if odd else merged

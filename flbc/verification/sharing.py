@@ -18,7 +18,7 @@ Fixed point
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
@@ -30,6 +30,15 @@ from ..errors import LinkError
 from .link import PARTIES, Link
 
 Bilinear: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+#: Words of 8 bytes that are worked on at a time. Ten arrays of so many stay in 1 MB of cache together, which more than
+#: halves the time of an "and" of many bits; with a quarter of it, calls begin to count.
+BLOCK = 1 << 13
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Cut a range into pieces of :data:`BLOCK`."""
+    return (slice(start, start + BLOCK) for start in range(0, count, BLOCK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +104,18 @@ class ArithmeticParty:
         stream.read_into(words)
         return torch.from_numpy(words)
 
-    def zero(self, shape: Sequence[int]) -> torch.Tensor:
-        """Return this party's part of three random tensors that add up to zero."""
-        return self._draw(self._own, shape) - self._draw(self._next, shape)
+    def hide(self, part: torch.Tensor) -> torch.Tensor:
+        """Add to a tensor, in place, this party's part of three random tensors that add up to zero."""
+        part = part.contiguous()
+        words = part.view(-1).numpy()
+        for place in blocks(len(words)):
+            some = words[place]
+            mask = np.empty(len(some), np.int64)
+            self._own.read_into(mask)
+            some += mask
+            self._next.read_into(mask)
+            some -= mask
+        return part
 
     def send(self, to: int, values: torch.Tensor) -> None:
         """Send a tensor, 8 bytes an element."""
@@ -128,8 +146,9 @@ class ArithmeticParty:
             if values is None or values.dtype != torch.int64 or tuple(values.shape) != tuple(shape):
                 raise ValueError("The owner must share int64 values of the agreed shape")
             mask = self._draw(self._own, shape)
-            self.send(self.after, values - mask)
-            return Shared(mask, values - mask)
+            rest = values - mask
+            self.send(self.after, rest)
+            return Shared(mask, rest)
         if self.rank == (owner + 1) % PARTIES:
             return Shared(self.recv(owner, shape), zero)
         return Shared(zero, self._draw(self._next, shape))
@@ -154,8 +173,7 @@ class ArithmeticParty:
             Bilinear over Z_2^64: elementwise or matrix product, convolution.
         x, y : Shared
         """
-        part = f(x.own, y.own + y.next) + f(x.next, y.own)
-        return part + self.zero(part.shape)
+        return self.hide(f(x.own, y.own + y.next) + f(x.next, y.own))
 
     def reshare(self, part: torch.Tensor) -> Shared:
         """Turn parts that add up into shares; one message each."""
