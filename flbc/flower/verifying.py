@@ -52,6 +52,10 @@ class Checks:
     accepted: int
 
 
+def _one_failed(replies: Mapping[int, Message]) -> bool:
+    return any(reply.has_error() for reply in replies.values())
+
+
 @dataclass(frozen=True)
 class Seats:
     """Makes the keys of an attempt: the verifiers' seats; see :class:`flbc.flower.session.KeyMaker`."""
@@ -107,7 +111,8 @@ class Verification:
             content = RecordDict({**sent, wire.RECORD: wire.stage_record(wire.VERIFY, parts)})
             content[wire.PAYLOAD] = wire.seal(body)
             messages[node] = Message(content, dst_node_id=node, message_type="train", group_id=str(ticket.label.round))
-        replies = exchange(session.grid, messages.values(), self.timeout)
+        # One that refuses or is gone ends it for all three.
+        replies = exchange(session.grid, messages.values(), self.timeout, _one_failed)
         answers = [
             Answer.decode(answer) for answer in self._collect(ticket, list(messages), replies, "checked nothing")
         ]
@@ -135,7 +140,7 @@ class Verification:
         for attempt in range(_TRIES):
             nodes = self._nodes(session, ticket)
             messages = [wire.request(wire.OPEN, parts, node, ticket.label.round, request.hidden) for node in nodes]
-            replies = exchange(session.grid, messages, self.timeout)
+            replies = exchange(session.grid, messages, self.timeout, _one_failed)
             try:
                 answers = self._collect(ticket, nodes, replies, "gave no part of the sum")
                 break

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..codec import Codec, EncodedUpdate, Frame, Layout, OpenedUpdate
 from ..codec.layout import Arrays
 from ..codec.metrics import flatten_metrics
-from ..errors import CodecError
+from ..errors import CodecError, NonFiniteError
 from ..verification.folding import fold
 from ..verification.policy import SUM_FRACTION, Policy
 
@@ -121,8 +121,18 @@ class ModelPlan:
         return OpenedUpdate(mean, weight, tuple(metrics.tolist()))
 
     def model(self, arrays: Arrays) -> IntVector:
-        """Return a global model as verifiers compute with it, shape (floats,)."""
+        """Return a global model as verifiers compute with it, shape (floats,).
+
+        Raises
+        ------
+        LayoutError, NonFiniteError
+            Name the array that does not fit, or holds NaN, infinity or a number beyond 2^38.
+        """
+        self.layout.check(arrays, what="global model")
         folded = fold(arrays)
+        for tensor, _ in self.layout.float_slices():
+            if folded[tensor.name].size and float(np.abs(folded[tensor.name]).max()) >= 2.0**38:
+                raise NonFiniteError(f"Array {tensor.name!r} of the global model holds a number beyond 2^38")
         parts = [np.asarray(folded[t.name], np.float64).reshape(-1) for t, _ in self.layout.float_slices()]
         return np.rint(np.concatenate(parts) * 2.0**SUM_FRACTION).astype(np.int64)
 

@@ -89,6 +89,9 @@ def decide(
     conditions = [inside - _ones(engine, inside)]
     if policy.max_norm is not None or policy.norm_factor is not None:
         squares = _squares(engine, weights - engine.constant((model >> shift).expand(count, -1)))
+        # Those out of bounds may have any number of the ring as their norm. Two such numbers can each look like the
+        # median, and their sum would be everybody's bar; as zeros they are ordinary bad values.
+        squares = engine.multiply(squares, inside)
         conditions += _norm_conditions(engine, policy, squares)
     if policy.cosine:
         conditions.append(_leans(engine, updates, evidence.root))

@@ -24,6 +24,9 @@ from .sharing import Shared
 
 #: Largest magnitude of an input; data sets are scaled to about 1.
 INPUT_BOUND = 16.0
+#: Largest weight of a global model, in units of 2^-24: up to it roundings among three go wrong once in 2^16 weights or
+#: less, and at sane magnitudes once in 2^35 (ABY3, section 5.1.1).
+LARGEST_WEIGHT = 2**46
 #: Bits that an accumulator of the inference may take.
 ACCUMULATOR_BITS = 62
 
@@ -153,7 +156,12 @@ class _Clock:
 
 def check_overflow(round_: Round) -> None:
     """Raise :class:`PolicyError` unless no model within ``max_change`` can overflow during inference."""
-    policy = round_.policy
+    policy, largest = round_.policy, int(round_.model.abs().max())
+    if largest >= LARGEST_WEIGHT:
+        raise PolicyError(
+            f"The global model holds a weight of {largest * 2.0**-SUM_FRACTION:.3g}; it has diverged. Begin again with "
+            "a lower learning rate, or a smaller max_change"
+        )
     if policy.allow_overflow or not policy.looks_at_accuracy(round_.number):
         return
     bounds, start = {}, 0

@@ -20,6 +20,7 @@ from flbc.demo.run import free_ports
 from flbc.node.rosterfile import Entry, write_roster
 
 PASSWORD = "correct horse battery staple"
+VERIFIERS = ("verifier-a", "verifier-b", "verifier-c")
 
 
 def environment(folder: Path, name: str) -> dict[str, str]:
@@ -39,7 +40,8 @@ class Deployment:
     """A consortium on one machine. Use as a context manager; everything is killed at the end.
 
     With ``committee`` the hospitals serve in the committee too; ``server`` is added to the SuperLink's environment;
-    ``helper`` is the role (and name) of the node beside the hospitals, None where there is none.
+    ``helper`` is the role (and name) of the node beside the hospitals, None where there is none; ``verifiers`` adds
+    three that check hidden models.
     """
 
     def __init__(
@@ -52,14 +54,18 @@ class Deployment:
         committee: bool = False,
         server: dict[str, str] | None = None,
         helper: str | None = "authority",
+        verifiers: bool = False,
     ) -> None:
-        self.helpers = () if helper is None else (helper,)
+        self.verifiers = VERIFIERS if verifiers else ()
+        self.helpers = (*(() if helper is None else (helper,)), *self.verifiers)
         self.folder, self.hospitals = folder, list(hospitals)
         self.trains = ("committee", "hospital") if committee else ("hospital",)
         self.server = server or {}
         self.keys: dict[str, PartyKeys] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.link_port, *self.node_ports = free_ports(2 + len(hospitals))
+        self.link_port, *ports = free_ports(1 + len(hospitals) + len(self.helpers) + len(self.verifiers))
+        self.node_ports = ports[: len(hospitals) + len(self.helpers)]
+        self.table_ports = dict(zip(self.verifiers, ports[len(self.node_ports) :], strict=True))
         (folder / "password").write_text(PASSWORD)
         (folder / "password").chmod(0o600)
         entries = []
@@ -95,6 +101,8 @@ class Deployment:
             self.kill(name)
 
     def roles(self, name: str) -> tuple[str, ...]:
+        if name in self.verifiers:
+            return ("verifier",)
         return (name,) if name in self.helpers else self.trains
 
     # ------------------------------------------------------------------ processes
@@ -112,13 +120,15 @@ class Deployment:
 
     def start_node(self, name: str, number: int) -> None:
         config = {
-            "partition-id": number,
+            "partition-id": self.verifiers.index(name) if name in self.verifiers else number,
             "num-partitions": len(self.hospitals),
             "flbc-role": ",".join(self.roles(name)),
             "flbc-key": str(self.folder / f"{name}.key"),
             "flbc-key-password-file": str(self.folder / "password"),
             "flbc-roster": str(self.folder / "roster.toml"),
         }
+        if name in self.table_ports:
+            config["flbc-link"] = f"127.0.0.1:{self.table_ports[name]}"
         text = " ".join(f"{k}={json.dumps(v)}" for k, v in config.items())
         link, port = f"127.0.0.1:{self.link_port}", str(self.node_ports[number])
         command = ["flower-supernode", "--insecure", "--superlink", link, "--host", "127.0.0.1", "--port", port]

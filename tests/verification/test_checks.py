@@ -165,6 +165,17 @@ def test_norms(program: Program, start: dict[str, Any]) -> None:
     assert passes(program, absolute, start, updates) == [int(n <= sorted(norms)[2] * 1.001) for n in norms]
 
 
+def test_numbers_out_of_bounds_do_not_move_the_bar_of_others(program: Program, start: dict[str, Any]) -> None:
+    """Norms that wrap to anything: as differences they wrap again, and two clients could look like the median."""
+    honest = [learned(start, seed) for seed in range(20, 25)]
+    policy = Policy(norm_factor=2.0, max_drop=None, max_change=64.0)
+    assert passes(program, policy, start, honest) == [1] * 5
+    for size in (2**52, 2**56, 2**60, 2**62):
+        wild = [torch.full_like(honest[0], size), torch.full_like(honest[0], -size), uniform(tuple(honest[0].shape), 9)]
+        assert passes(program, policy, start, [*honest, *wild[:2]]) == [1] * 5 + [0] * 2
+        assert passes(program, policy, start, [wild[2], *honest]) == [0] + [1] * 5
+
+
 def test_cosine(program: Program, start: dict[str, Any]) -> None:
     updates = [learned(start, 20), -learned(start, 21), learned(start, 22)]
     root = learned(start, 30).double()

@@ -284,6 +284,13 @@ def test_a_model_that_could_overflow_is_refused_before_anything_is_computed(star
     assert any(isinstance(e, PolicyError) and "allow_overflow=True" in str(e) for e in ended)
 
 
+def test_a_model_that_has_diverged_is_refused(start: Any, clients: list[torch.Tensor]) -> None:
+    heavy = {name: value * 2.0**26 for name, value in start.items()}
+    policy = Policy(max_change=4.0, allow_overflow=True)
+    ended = panel(round_of(heavy, policy), shared(clients), timeout=3)
+    assert any(isinstance(e, PolicyError) and "diverged" in str(e) for e in ended)
+
+
 def test_cosine_needs_the_parties_own_updates(start: Any, clients: list[torch.Tensor]) -> None:
     policy = Policy(max_change=4.0, norm_factor=None, max_drop=None, cosine=True)
 
