@@ -129,8 +129,7 @@ def test_digits_verified(caplog: Any, home: Path) -> None:
     assert [flipped <= names for names in rejected(caplog)] == [True, True]
     assert f"label-flip by {', '.join(sorted(flipped))}" in caplog.text
     assert accuracies(caplog)[-1] > 0.7  # measured: 0.82
-    assert "10 models" not in caplog.text
-    assert "on 243 samples" in caplog.text
+    assert caplog.text.count("7 models checked on 243 samples") == 2
 
 
 def test_a_deployed_node_does_no_harm_for_whoever_starts_a_run() -> None:

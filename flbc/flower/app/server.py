@@ -104,7 +104,9 @@ def _common(settings: AppSettings) -> dict[str, Any]:
 
 def _verified(settings: AppSettings) -> Demo:
     """Return Verified, which has no codec and reveals no metrics but those outside its sums."""
-    verifying = settings.verifying or Verifying.read({})  # the settings have it for this strategy
+    verifying = settings.verifying
+    if verifying is None:
+        raise ConfigError('Run-config strategy must be "verified" for the keys policy-* to be read')
     strategy = VerifiedDemo(
         _wrapped(settings),
         policy=verifying.policy,
