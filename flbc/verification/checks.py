@@ -89,9 +89,7 @@ def decide(
     conditions = [inside - _ones(engine, inside)]
     if policy.max_norm is not None or policy.norm_factor is not None:
         squares = _squares(engine, weights - engine.constant((model >> shift).expand(count, -1)))
-        # Those out of bounds may have any number of the ring as their norm. Two such numbers can each look like the
-        # median, and their sum would be everybody's bar; as zeros they are ordinary bad values.
-        squares = engine.multiply(squares, inside)
+        squares = _of_those_inside(engine, squares, inside)
         conditions += _norm_conditions(engine, policy, squares)
     if policy.cosine:
         conditions.append(_leans(engine, updates, evidence.root))
@@ -246,6 +244,15 @@ def _accuracy_conditions(engine: Engine, policy: Policy, right: Any, count: int,
 def _squares(engine: Engine, updates: Any) -> Any:
     """Return squared norms, 26 fractional bits; one message of a number each."""
     return engine.reshare(engine.product(lambda a, b: (a * b).sum(1), updates, updates))
+
+
+def _of_those_inside(engine: Engine, values: Any, inside: Any) -> Any:
+    """Return zero for clients that are out of bounds, whose values may be any number of the ring.
+
+    Numbers near -2^63 are smaller than small norms and, after a wrap, larger than large ones: one could look like the
+    median beside an honest client's, and move everybody's bar. Zeros are ordinary bad values.
+    """
+    return engine.multiply(values, inside)
 
 
 def _leans(engine: Engine, updates: Any, root: Any) -> Any:
