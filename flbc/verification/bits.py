@@ -24,7 +24,6 @@ from ..errors import LinkError
 from .link import PARTIES
 from .sharing import ArithmeticParty, Shared, blocks
 from .slicing import WIDTH, Bits, Flags, Words, join, pieces, slice_rows, unslice
-from .slicing import planes as planes
 
 #: Blocks of two bits: block 0 is bit 0 alone, block i bits 2 i - 1 and 2 i; bit 63 is the sign.
 _BLOCKS = WIDTH // 2
@@ -174,7 +173,9 @@ class ComparingParty(ArithmeticParty):
             f1, f0, f10 = high[upper, place], low[rows, place], joint[rows, place]
             s1, s0 = s[2::2][rows, place], s[1:-1:2][rows, place]
             s10 = s1 & s0
-            put((upper, place), (f1 & s1) ^ (f10 & s0) ^ (f0 & s10))
+            makes = (f1 & s1) ^ (f10 & s0)
+            makes ^= f0 & s10
+            put((upper, place), makes)
             passes = (f1 & s0) ^ (f0 & s1)
             passes ^= f10
             if self.rank == 1:
@@ -197,7 +198,7 @@ class ComparingParty(ArithmeticParty):
         return generate[0]
 
     # ------------------------------------------------------------------ selecting
-    def select(self, flags: Bits | Flags, x: Shared) -> Shared:
+    def select(self, flags: Bits | Flags, x: Shared, plus: Shared | None = None) -> Shared:
         """Return x where a flag is set, and 0 elsewhere; two messages in a row.
 
         The flag is ``u ^ w = u + w - 2 u w`` with ``u = b_0 ^ b_1``, which party 0 knows, and ``w = b_2``, which
@@ -209,6 +210,8 @@ class ComparingParty(ArithmeticParty):
         flags : Flags or Bits
             Of x, a matrix, or of its elements one after another.
         x : Shared
+        plus : Shared, optional
+            Added to the result. It costs less before the last message than after it.
         """
         if isinstance(flags, Bits):
             flags = Flags(Bits(flags.own[None], flags.next[None]), x.own.numel())
@@ -227,7 +230,7 @@ class ComparingParty(ArithmeticParty):
         else:
             known = flags.unslice(bits.next if self.rank == 1 else bits.own).reshape(-1)
             last = after if self.rank == 1 else own
-            received = self.recv(0, (2, count)).numpy() if self.rank == 1 else None
+            received = self._recv_words(0, (2, count)).view(np.int64) if self.rank == 1 else None
             for place in blocks(count):
                 chosen, x2 = -known[place].astype(np.int64), last[place]
                 if received is not None:
@@ -236,7 +239,10 @@ class ComparingParty(ArithmeticParty):
                     turned, u = (self._draw(self._next, (len(x2),)).numpy() for _ in range(2))
                     turned += x2
                 part[place] = (turned & chosen) + u * (x2 - 2 * (x2 & chosen))
-        return self.reshare(self.hide(torch.from_numpy(part).reshape(x.shape)))
+        made = torch.from_numpy(part).reshape(x.shape)
+        if plus is not None:
+            made += plus.own
+        return self.reshare(self.hide(made))
 
     def relu(self, x: Shared) -> Shared:
         """Return ``max(x, 0)``; 9 messages in a row."""
@@ -244,4 +250,5 @@ class ComparingParty(ArithmeticParty):
 
     def maximum(self, x: Shared, y: Shared) -> Shared:
         """Return the larger of two, elementwise; they must differ by less than 2^63; 9 messages in a row."""
-        return y + self.relu(x - y)
+        difference = x - y
+        return self.select(self.invert(self.negative(difference)), difference, y)

@@ -108,7 +108,7 @@ def _weighted(
         engine.product(f, x.map(lambda t, k=0 if shared else k: t[k]), model[step.weight])
         for k, model in enumerate(models)
     ]
-    made = engine.truncate_part(torch.stack(parts), FRACTION)
+    made = engine.truncate_part(torch.stack(parts) if len(parts) > 1 else parts[0][None], FRACTION)
     return made if step.bias is None else made + _per_channel(models, step.bias, len(made.shape))
 
 
@@ -129,7 +129,8 @@ def _largest(engine: Engine, values: Any) -> Any:
     """Return the largest along the first axis, by a tournament."""
     while (count := values.shape[0]) > 1:
         half = count // 2
-        parts = slice(half), slice(half, 2 * half), slice(2 * half, None)
-        first, second, rest = (values.map(itemgetter(part)) for part in parts)
-        values = concatenate([engine.maximum(first, second), rest])
+        first, second = (values.map(itemgetter(part)) for part in (slice(half), slice(half, 2 * half)))
+        rest = [values.map(itemgetter(slice(2 * half, None)))] if count % 2 else []
+        larger = engine.maximum(first, second)
+        values = concatenate([larger, *rest]) if rest else larger
     return values.map(lambda t: t[0])

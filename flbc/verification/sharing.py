@@ -36,9 +36,9 @@ Bilinear: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 BLOCK = 1 << 13
 
 
-def blocks(count: int) -> Iterator[slice]:
-    """Cut a range into pieces of :data:`BLOCK`."""
-    return (slice(start, start + BLOCK) for start in range(0, count, BLOCK))
+def blocks(count: int, size: int = BLOCK) -> Iterator[slice]:
+    """Cut a range into pieces."""
+    return (slice(start, start + size) for start in range(0, count, size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,9 @@ class ArithmeticParty:
             Bilinear over Z_2^64: elementwise or matrix product, convolution.
         x, y : Shared
         """
-        return self.hide(f(x.own, y.own + y.next) + f(x.next, y.own))
+        part = f(x.own, y.own + y.next)
+        part += f(x.next, y.own)
+        return self.hide(part)
 
     def reshare(self, part: torch.Tensor) -> Shared:
         """Turn parts that add up into shares; one message each."""
@@ -195,12 +197,17 @@ class ArithmeticParty:
             return Shared(part >> bits, self.recv(1, part.shape))
         if self.rank == 1:
             mask = self._draw(self._next, part.shape)
-            rest = ((part + self.recv(2, part.shape)) >> bits) - mask
+            rest = self.recv(2, part.shape)
+            rest += part
+            rest >>= bits
+            rest -= mask
             self.send(0, rest)
             return Shared(rest, mask)
         self.send(1, part)
         mask = self._draw(self._own, part.shape)
-        return Shared(mask, self.recv(0, part.shape) >> bits)
+        first = self.recv(0, part.shape)
+        first >>= bits
+        return Shared(mask, first)
 
     def truncate(self, x: Shared, bits: int) -> Shared:
         """Divide shares by ``2^bits``; one message."""

@@ -86,7 +86,7 @@ def planes(values: Words) -> Words:
     """
     # By bytes first: these are fewer to move, and what packs bits reads a byte for each.
     made = np.empty((WIDTH, len(values) // 8), np.uint8)
-    for place in blocks(len(values)):
+    for place in blocks(len(values), 4 * BLOCK):  # few arrays at a time: larger pieces still fit the cache
         some = np.ascontiguousarray(values[place].astype("<u8", copy=False).view(np.uint8).reshape(-1, 8).T)
         target = slice(place.start // 8, place.stop // 8)
         for bit in range(8):
