@@ -17,7 +17,7 @@ For a reader, from the question down to the bytes
     :mod:`.folding`          BatchNorm as a scale and a shift, before anything is shared; numpy alone, for clients
     :mod:`.engine`           what all of the above needs of arithmetic; :mod:`.plain` does it in the clear, for tests
     :mod:`.sharing`          products and truncation on replicated shares modulo 2^64
-    :mod:`.bits`             comparisons, and choices by hidden bits
+    :mod:`.bits`             comparisons, and choices by hidden bits; :mod:`.slicing` lays 64 of them in a word
     :mod:`.session`          agreeing on what is computed, on keys, and on which clients' shares are sound
     :mod:`.link`             messages between the three: threads, or :mod:`.tls` with certificates of one run
                              (:mod:`.session_key`)
