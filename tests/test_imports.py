@@ -148,3 +148,9 @@ def test_arrows_go_one_way(room, allowed):
     for file in files:
         used = {name.split(".")[1] for name in IMPORTS[file] if name.startswith("flbc.")}
         assert used <= allowed, file
+
+
+def test_only_checking_models_loads_torch():
+    """What verifiers do in a second message, and everything clients do, works without."""
+    loaded = loaded_by("import flbc.flower.panel, flbc.node.checked, flbc.node.verified, flbc.node.model_plan")
+    assert not loaded & HEAVY

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flwr.app import Context
 
@@ -26,9 +25,6 @@ from ..node.pins import Pins
 from ..node.settlement import Judge
 from ..node.unmasking import ShareHolder
 from ..roster import AUTHORITY, GENERATOR, TRAIN_ROLE, VERIFIER
-
-if TYPE_CHECKING:
-    from ..node.verifier import Verifier
 
 #: Roles beside training that each scheme needs, one node each, served in simulation by the last partitions.
 HELPERS: dict[str, tuple[str, ...]] = {
@@ -123,15 +119,6 @@ class Node:
     def holder(self) -> ShareHolder:
         """The half that gives shares when a masked sum is opened."""
         return ShareHolder(self.me, self.pins, self.memory)
-
-    @property
-    def verifier(self) -> Verifier:
-        """The half that checks hidden models."""
-        from ..node.verifier import Verifier  # loads torch
-
-        if VERIFIER not in self.me.roles:
-            raise ConfigError(f"Node {self.me.name!r} checks no models; its roles are {', '.join(self.me.roles)}")
-        return Verifier(self.me, self.pins, self.memory)
 
     @property
     def attester(self) -> Attester:

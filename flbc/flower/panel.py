@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Context
 
 from ..errors import ConfigError, DependencyError, LinkError
-from ..node.identity import development_identity
+from ..node.checked import PartGiver
+from ..node.identity import Identity, development_identity
 from ..node.mask_memory import MaskMemory
 from ..node.memory import NodeMemory
 from ..node.seats import LinkMemory, Seat, seats_of, verifiers
+from ..node.terms import policy_of
 from ..node.ticket import Ticket, admit
 from ..roster import VERIFIER
 from ..schemes.sharing import SEATS
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
     from ..node.model_request import ModelsRequest
     from ..node.opening import OpenRequest
-    from ..node.verifier import Verifier
     from ..round import Signed
     from ..schemes import IntVector
     from ..verification.committee import Data
@@ -85,22 +86,27 @@ class Panel:
     # ------------------------------------------------------------------ stages
     def verify(self, ticket: Ticket, request: ModelsRequest, arrays: Mapping[str, Any], seconds: float) -> list[bytes]:
         """Return the answer of every seat of this node (:meth:`flbc.node.verifier.Verifier.verify`)."""
+        from ..node.verifier import Verifier
+
         admit(ticket, self.node.me, self.node.pins, self.node.memory)
         if not self.node.me.simulation:
 
             def connect(seat: int) -> Link:
                 return self._connect(ticket, seat, seconds)
 
-            program, data = self._prepare(self.node.verifier, self.context, ticket, arrays)
-            return [self.node.verifier.verify(ticket, request, arrays, program, data, connect)]
+            program, data = self._prepare(self.context, ticket, arrays)
+            verifier = Verifier(self.node.me, self.node.pins, self.node.memory)
+            return [verifier.verify(ticket, request, arrays, program, data, connect)]
         links, members = queue_links(seconds), self._members(ticket)
         # One after another: while torch.fx compiles, no other thread may run or train a model.
-        ready = [self._prepare(verifier, context, ticket, arrays) for verifier, context in members]
+        ready = [self._prepare(context, ticket, arrays) for _, _, context in members]
 
         def one(seat: int) -> bytes:
-            (verifier, _), (program, data) = members[seat], ready[seat]
+            (me, memory, _), (program, data) = members[seat], ready[seat]
             try:
-                return verifier.verify(ticket, request, arrays, program, data, lambda _: links[seat])
+                return Verifier(me, self.node.pins, memory).verify(
+                    ticket, request, arrays, program, data, lambda _: links[seat]
+                )
             finally:
                 links[seat].close()
 
@@ -112,16 +118,14 @@ class Panel:
         return [future.result() for future in futures]
 
     def give(self, ticket: Ticket, request: OpenRequest) -> list[tuple[Signed, IntVector]]:
-        """Return the part of every seat of this node (:meth:`flbc.node.verifier.Verifier.give`)."""
+        """Return the part of every seat of this node (:meth:`flbc.node.checked.PartGiver.give`)."""
         admit(ticket, self.node.me, self.node.pins, self.node.memory)
         if not self.node.me.simulation:
-            return [self.node.verifier.give(ticket, request)]
-        return [verifier.give(ticket, request) for verifier, _ in self._members(ticket)]
+            return [PartGiver(self.node.me, self.node.pins, self.node.memory).give(ticket, request)]
+        return [PartGiver(me, self.node.pins, memory).give(ticket, request) for me, memory, _ in self._members(ticket)]
 
-    def _prepare(
-        self, verifier: Verifier, context: Context, ticket: Ticket, arrays: Mapping[str, Any]
-    ) -> tuple[Program, Data]:
-        data = self._data(context, arrays if verifier.needs_root(ticket) else None)
+    def _prepare(self, context: Context, ticket: Ticket, arrays: Mapping[str, Any]) -> tuple[Program, Data]:
+        data = self._data(context, arrays if policy_of(ticket.config).cosine else None)
         return self._program(tuple(data.inputs.shape[1:])), data
 
     # ------------------------------------------------------------------ model and data
@@ -164,17 +168,15 @@ class Panel:
         return shown
 
     # ------------------------------------------------------------------ simulation
-    def _members(self, ticket: Ticket) -> list[tuple[Verifier, Context]]:
+    def _members(self, ticket: Ticket) -> list[tuple[Identity, NodeMemory, Context]]:
         """Return the three verifiers by seat, each with a memory of its own and the context that it would have."""
-        from ..node.verifier import Verifier
-
         members = []
         for party in verifiers(ticket.roster):
             number = int(party.name.removeprefix("node-"))
             context = copy.copy(self.context)
             context.node_config = {**context.node_config, "partition-id": number}
             memory = NodeMemory(self.node.memory.directory / party.name)
-            members.append((Verifier(development_identity(number, (VERIFIER,)), self.node.pins, memory), context))
+            members.append((development_identity(number, (VERIFIER,)), memory, context))
         return members
 
     # ------------------------------------------------------------------ links

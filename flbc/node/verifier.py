@@ -1,14 +1,12 @@
-"""A verifier: checks a round's hidden models together with two others, and gives its part of their sum (S8, S25).
+"""A verifier: checks a round's hidden models together with two others (S25). Loads torch.
 
-Two answers a round. For an attempt it says, once and signed, which models may be summed, and keeps its part of the sum
-on disk. For a block that lists exactly those, once a round, it gives the part.
+For an attempt it says, signed, which models may be summed, and keeps its part of the sum on disk; giving that part is
+another message (:mod:`flbc.node.checked`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,26 +17,24 @@ from ..codec.layout import Arrays
 from ..crypto.signing import keccak256
 from ..encoding import Json
 from ..errors import (
-    AlreadyOpenedError,
     CiphertextError,
     OpeningRefusedError,
     ProtocolError,
-    StaleLabelError,
     VerificationError,
 )
-from ..round import UNBOUNDED, Opening, Signed, Submission
-from ..schemes import IntVector
-from ..schemes.base import vector_from_bytes, vector_to_bytes
+from ..round import Signed, Submission
+from ..schemes.base import vector_to_bytes
 from ..schemes.sharing import open_box
 from ..verification.committee import Data, Outcome, Round, check_and_sum
 from ..verification.link import Link
 from ..verification.program import Program
 from ..verification.session import begin
 from ..verification.sharing import Shared
+from .checked import CheckMemory, seat_of
 from .mask_memory import MaskMemory
 from .model_request import ModelsRequest
-from .opening import OpenRequest, check_request, check_submissions, reserve_free
-from .seats import SCHEME, seats_of, verifiers
+from .opening import check_submissions
+from .seats import seats_of
 from .terms import model_plan, policy_of, program_of
 from .verdict import Answer
 
@@ -48,76 +44,6 @@ if TYPE_CHECKING:
     from .memory import NodeMemory
     from .pins import Pins
     from .ticket import Ticket
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS checked (
-    label BLOB PRIMARY KEY, task BLOB NOT NULL, round INTEGER NOT NULL, context BLOB NOT NULL, verdict TEXT,
-    part BLOB) STRICT;
-"""
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What a verifier kept of an attempt: which submissions it summed, whom it rejected, its part of the sum."""
-
-    summed: tuple[bytes, ...]
-    rejected: tuple[int, ...]
-    part: bytes
-
-
-class CheckMemory:
-    """The verifier's part of a node's memory, in the same file.
-
-    Parameters
-    ----------
-    memory : NodeMemory
-    """
-
-    def __init__(self, memory: NodeMemory) -> None:
-        self._memory = memory
-        memory.prepare(_SCHEMA)
-
-    def begin(self, ticket: Ticket, context: bytes) -> None:
-        """Remember what an attempt asks about, before anything of it is computed.
-
-        Raises
-        ------
-        AlreadyOpenedError
-            If the attempt asked about other models before: each set of models that is compared says a little more
-            about them. Or if the round is opened.
-        StaleLabelError
-            If a later attempt or round was checked.
-        """
-        label = ticket.label
-        with self._memory.transaction() as db:
-            opened = db.execute("SELECT 1 FROM opened WHERE task = ? AND round >= ?", (label.task, label.round))
-            if opened.fetchone() is not None:
-                raise AlreadyOpenedError(f"Round {label.round} was opened; its models are not checked again")
-            later = db.execute("SELECT 1 FROM checked WHERE task = ? AND round > ?", (label.task, label.round))
-            if later.fetchone() is not None:
-                raise StaleLabelError("Models of a later round were checked; rounds do not go back")
-            row = (label.hash, label.task, label.round, context)
-            db.execute("INSERT OR IGNORE INTO checked VALUES (?, ?, ?, ?, NULL, NULL)", row)
-            (known,) = db.execute("SELECT context FROM checked WHERE label = ?", (label.hash,)).fetchone()
-        if known != context:
-            raise AlreadyOpenedError("This attempt asked about other models before")
-
-    def keep(self, ticket: Ticket, summed: Sequence[bytes], rejected: Sequence[int], part: bytes) -> None:
-        """Keep the verdict and the part before they are said; parts of other attempts are erased."""
-        label = ticket.label
-        with self._memory.transaction() as db:
-            verdict = json.dumps([[item.hex() for item in summed], list(rejected)])
-            db.execute("UPDATE checked SET verdict = ?, part = ? WHERE label = ?", (verdict, part, label.hash))
-            db.execute("UPDATE checked SET part = NULL WHERE task = ? AND label != ?", (label.task, label.hash))
-
-    def kept(self, ticket: Ticket) -> Checked | None:
-        """Return what was kept of an attempt; None if it was not checked to the end, or too few passed."""
-        with self._memory.transaction() as db:
-            row = db.execute("SELECT verdict, part FROM checked WHERE label = ?", (ticket.label.hash,)).fetchone()
-        if row is None or row[0] is None or not row[1]:
-            return None
-        summed, rejected = json.loads(row[0])
-        return Checked(tuple(bytes.fromhex(item) for item in summed), tuple(rejected), bytes(row[1]))
 
 
 class Verifier:
@@ -133,18 +59,6 @@ class Verifier:
 
     def __init__(self, me: Identity, pins: Pins, memory: NodeMemory) -> None:
         self.me, self.pins, self.memory = me, pins, memory
-
-    def seat(self, ticket: Ticket) -> int:
-        """Return this node's seat; :class:`ProtocolError` if it has none."""
-        names = [party.name for party in verifiers(ticket.roster)]
-        if ticket.config.scheme != SCHEME or self.me.name not in names:
-            raise ProtocolError("This node checks no models of this task")
-        return names.index(self.me.name)
-
-    @staticmethod
-    def needs_root(ticket: Ticket) -> bool:
-        """Whether the policy compares updates with the verifiers' own."""
-        return policy_of(ticket.config).cosine
 
     def verify(
         self,
@@ -182,7 +96,7 @@ class Verifier:
         FlbcError
             If anything does not verify, or one of the three is missing. Nothing was said of any model then.
         """
-        seat, config = self.seat(ticket), ticket.config
+        seat, config = seat_of(ticket, self.me), ticket.config
         if program.hash != program_of(config):
             raise ProtocolError("The task's models are checked with another program than this node compiled")
         check_submissions([entry.signed for entry in request.entries], ticket)
@@ -210,38 +124,11 @@ class Verifier:
             link.close()
         return self._answer(ticket, request, outcome)
 
-    def give(self, ticket: Ticket, request: OpenRequest) -> tuple[Signed, IntVector]:
-        """Give this node's part of the sum of a block, once a round.
-
-        Raises
-        ------
-        OpeningRefusedError
-            If the block sums others than those that passed, or another block of the round was opened.
-        FlbcError
-            If anything about ticket, block or submissions does not verify.
-        """
-        self.seat(ticket)
-        check_request(ticket, request, self.pins.policy)
-        label, block = ticket.label, request.block
-        checked = CheckMemory(self.memory).kept(ticket)
-        answer = reserve_free(ticket, block.hash, self.memory) if checked is not None else None
-        if answer is None:
-            if checked is None:
-                raise OpeningRefusedError("This node has checked no models of this attempt, or too few passed")
-            if block.submissions != checked.summed or not set(checked.rejected) <= set(block.rejected):
-                raise OpeningRefusedError("The block does not sum exactly the models that passed")
-            answer = self.memory.keep_opening(label.task, label.round, checked.part)
-        if not answer:
-            raise OpeningRefusedError("A later round was opened; this round is over")
-        part = vector_from_bytes(answer, ticket.spec.length)
-        signed = Signed.make(Opening(block.hash, keccak256(answer), 0, UNBOUNDED), self.me.keys.signing, label.domain)
-        return signed, part
-
     # ------------------------------------------------------------------ helpers
     def _box_key(self, ticket: Ticket) -> EncryptionKey:
         if self.me.simulation:
             return self.me.keys.encryption
-        return MaskMemory(self.memory).box_key_of(seats_of(ticket)[self.seat(ticket)].box, ticket.label.task)
+        return MaskMemory(self.memory).box_key_of(seats_of(ticket)[seat_of(ticket, self.me)].box, ticket.label.task)
 
     @staticmethod
     def _shares(seat: int, key: EncryptionKey, ticket: Ticket, submission: Submission, payload: bytes) -> Shared | None:

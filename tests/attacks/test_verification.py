@@ -256,7 +256,7 @@ def test_only_what_passed_is_opened(consortium: CheckedConsortium) -> None:
     ]
     for request in wrong:
         with pytest.raises(OpeningRefusedError):
-            consortium.verifier("verifier-a").give(ticket, request)
+            consortium.giver("verifier-a").give(ticket, request)
 
 
 def test_one_sum_a_round_also_after_a_restart(consortium: CheckedConsortium) -> None:
@@ -352,6 +352,6 @@ def test_a_verifier_that_dies_leaves_the_others_with_nothing_said(consortium: Ch
     block = consortium.block(ticket, consortium.submit(ticket))
     for name in VERIFIERS:
         with pytest.raises(OpeningRefusedError):
-            consortium.verifier(name).give(ticket, block)
+            consortium.giver(name).give(ticket, block)
     words = verdicts(consortium.verify(ticket, request))  # asked about the same again, all three there
     assert rejected(ticket, words) == []
