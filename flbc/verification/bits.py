@@ -134,16 +134,17 @@ class ComparingParty(ArithmeticParty):
             rest ^= mask
             self._send_words(1, rest)
             made = Bits(self._recv_words(2, (WIDTH - 1, shape[1])), self._recv_words(1, (WIDTH - 1, shape[1])))
-            return Bits(mask, rest)[WIDTH - 1], made[:_BLOCKS], made[_BLOCKS:]
+            top = Bits(mask[WIDTH - 1].copy(), rest[WIDTH - 1].copy())  # copies, so that all the rest can go
+            return top, made[:_BLOCKS], made[_BLOCKS:]
         s = slice_rows(x.next if self.rank == 1 else x.own)
         shape = (WIDTH + _BLOCKS - 1, s.shape[1])
         first = self._recv_words(0, shape) if self.rank == 1 else self._words(shape, own=False)
         masked, common = self._blocks_of(first, s)
         self._send_words(0, masked)
-        top = first[WIDTH - 1]
+        known, last = first[WIDTH - 1].copy(), s[WIDTH - 1].copy()
         if self.rank == 1:
-            return Bits(top, s[-1]), Bits(masked, common)[:_BLOCKS], Bits(masked, common)[_BLOCKS:]
-        return Bits(s[-1], top), Bits(common, masked)[:_BLOCKS], Bits(common, masked)[_BLOCKS:]
+            return Bits(known, last), Bits(masked, common)[:_BLOCKS], Bits(masked, common)[_BLOCKS:]
+        return Bits(last, known), Bits(common, masked)[:_BLOCKS], Bits(common, masked)[_BLOCKS:]
 
     def _blocks_of(self, first: Words, s: Words) -> tuple[Words, Words]:
         """Return, for parties 1 and 2, the share that party 0 holds as well and the one that they have in common.
