@@ -6,7 +6,7 @@ each, and share its cores with each other. The fastest of some turns counts, bec
 adds. Processor seconds are those of all three together.
 
     python benchmarks/verification.py                 # some minutes
-    python benchmarks/verification.py --quick         # less than a minute: K = 1, 64 samples
+    python benchmarks/verification.py --quick         # seconds, and SPU's minute: K = 1, 64 samples
 
 SPU wants packages of its own; give an interpreter that has it:
 

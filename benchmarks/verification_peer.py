@@ -27,12 +27,12 @@ LEAD = 2.0**-10
 
 
 def convolve(x: Any, weight: Any, bias: Any) -> Any:
-    made = lax.conv_general_dilated(x, weight, (1, 1), "SAME", dimension_numbers=("NCHW", "OIHW", "NCHW"))
-    return made + bias[None, :, None, None]
+    order = ("NHWC", "HWIO", "NHWC")  # channels last, with which SPU takes four fifths of the time
+    return lax.conv_general_dilated(x, weight.transpose(2, 3, 1, 0), (1, 1), "SAME", dimension_numbers=order) + bias
 
 
 def pooled(x: Any, pool: str) -> Any:
-    places = [x[:, :, i::2, j::2] for i in range(2) for j in range(2)]
+    places = [x[:, i::2, j::2] for i in range(2) for j in range(2)]
     if pool == "avg":
         return sum(places) * 0.25
     return jnp.maximum(jnp.maximum(places[0], places[1]), jnp.maximum(places[2], places[3]))
@@ -47,8 +47,8 @@ def block(x: Any, weight: Any, bias: Any, pool: str) -> Any:
 
 def counting(pool: str) -> Any:
     def count(w1: Any, b1: Any, w2: Any, b2: Any, w3: Any, b3: Any, x: Any, labels: Any) -> Any:
-        x = block(block(x, w1, b1, pool), w2, b2, pool)
-        logits = x.reshape(x.shape[0], -1) @ w3.T + b3
+        x = block(block(x.transpose(0, 2, 3, 1), w1, b1, pool), w2, b2, pool)
+        logits = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1) @ w3.T + b3
         right = (logits * labels).sum(1, keepdims=True)
         return jnp.all(right - logits >= LEAD * (1 - labels), axis=1).astype(jnp.int32).sum()
 
