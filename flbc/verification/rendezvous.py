@@ -7,11 +7,12 @@ Who can do what
     *The relay* sees who computes with whom, when, and how many bytes. It can delay and cut. What it changes or
     inserts breaks the connection. Parties that it ties together wrongly, or out of different computations, do not pass
     the handshake, which covers certificates and context.
-    *An outsider* does not know the tokens: they are a hash over certificates that only the parties and the Flower
-    server have seen, each with a random key and name. It can occupy the relay's places; see the limits there.
-    *Who knows a token* (the server, or who reads the wire between a party and the relay, where tokens go in clear)
-    can come to a rendezvous first. The handshake fails, and the party tries again: a delay, at worst for as long as
-    the squatter goes on.
+    *A client, the Flower server, an outsider* know no tokens, though they may know all certificates and the context:
+    the two ends of a connection derive its token from a Diffie-Hellman secret of their session keys. They can occupy
+    the relay's places; see the limits there.
+    *Who knows a token* (the relay, or who reads the wire between a party and the relay, where tokens go in clear) can
+    come to a rendezvous first. The handshake fails, and the party tries again: a delay, at worst for as long as the
+    squatter goes on.
 """
 
 from __future__ import annotations
@@ -36,14 +37,16 @@ TOKEN_BYTES = 32
 HELLO_BYTES = len(MAGIC) + 1 + TOKEN_BYTES
 #: What the relay says to both ends when they are tied together; it says nothing else.
 MET = b"\x06"
-_DOMAIN = b"flbc relay rendezvous 1\n"
+_DOMAIN = b"flbc relay rendezvous 2\n"
 
 
-def token(context: bytes, certificates: Mapping[int, bytes], sender: int, receiver: int) -> bytes:
-    """Return where one direction of a link meets.
+def token(key: SessionKey, context: bytes, certificates: Mapping[int, bytes], sender: int, receiver: int) -> bytes:
+    """Return where one direction of a link meets: both of its ends compute the same, and nobody else can.
 
     Parameters
     ----------
+    key : SessionKey
+        Of the sender or of the receiver.
     context : bytes
         Names one computation: task, round and attempt. Nobody who waits for another one is met by mistake.
     certificates : mapping of int to bytes
@@ -54,10 +57,19 @@ def token(context: bytes, certificates: Mapping[int, bytes], sender: int, receiv
     Returns
     -------
     bytes
-        keccak-256 over all of it: 32 bytes.
+        32 bytes that the pair agrees on over all of it (:meth:`.SessionKey.agree`).
+
+    Raises
+    ------
+    LinkError
+        If the key is neither the sender's nor the receiver's, or the other certificate is none.
     """
+    ends = certificates[sender], certificates[receiver]
+    if key.certificate not in ends:
+        raise LinkError("A token is computed by the sender or the receiver; this key is of another party")
+    other = ends[1] if key.certificate == ends[0] else ends[0]
     shown = b"".join(keccak256(certificates[rank]) for rank in range(PARTIES))
-    return keccak256(_DOMAIN + shown + bytes([sender, receiver]) + keccak256(context))
+    return key.agree(other, _DOMAIN + shown + bytes([sender, receiver]) + keccak256(context))
 
 
 class RelayRoad:
@@ -152,7 +164,7 @@ def relay_link(
     Raises
     ------
     LinkError
-        If a party does not appear in time, or shows another certificate than the pinned one.
+        If a party does not appear in time, or shows another certificate than the pinned one; if a certificate is none.
     ConfigError
         If ``context`` is empty.
     """
@@ -164,6 +176,6 @@ def relay_link(
     if {rank, *pinned} != set(range(PARTIES)):
         raise LinkError(f"A computation has the parties 0 to {PARTIES - 1}; this one got other ranks")
     everybody = {**pinned, rank: key.certificate}
-    offers = {peer: token(context, everybody, rank, peer) for peer in pinned}
-    takes = {peer: token(context, everybody, peer, rank) for peer in pinned}
+    offers = {peer: token(key, context, everybody, rank, peer) for peer in pinned}
+    takes = {peer: token(key, context, everybody, peer, rank) for peer in pinned}
     return TlsLink.over(RelayRoad(hub, offers, takes), rank, key, pinned, timeout, context)

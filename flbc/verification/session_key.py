@@ -14,13 +14,15 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import NameOID
 
 from ..crypto._checks import Secret, check_bytes
-from ..errors import ConfigError
+from ..errors import ConfigError, LinkError
 
 _MAGIC = b"flbc session key 1\n"
 _SCALAR_BYTES = 32
+_AGREED_BYTES = 32
 #: Ours have about 350 bytes.
 _MAX_CERTIFICATE = 4096
 _CURVE = ec.SECP256R1
@@ -126,6 +128,39 @@ class SessionKey(Secret):
                 file.write(secret + ssl.DER_cert_to_PEM_cert(self.certificate).encode())
             context.load_cert_chain(path)
         return context
+
+    def agree(self, certificate: bytes, info: bytes) -> bytes:
+        """Return a secret that only this key and the key of another certificate can compute.
+
+        Both ends get the same. The key also signs handshakes; HKDF keeps the two uses apart (signing never shows a
+        Diffie-Hellman value), and nothing but its output leaves this method.
+
+        Parameters
+        ----------
+        certificate : bytes
+            Of the other, in DER form; whose it is, the caller has to know.
+        info : bytes
+            What the secret is for: others give others.
+
+        Returns
+        -------
+        bytes
+            HKDF-SHA256 (RFC 5869, no salt) of the Diffie-Hellman value on P-256: 32 bytes.
+
+        Raises
+        ------
+        LinkError
+            If the certificate is none, or holds no key on P-256.
+        """
+        shown = check_bytes("a certificate", certificate)
+        try:
+            other = x509.load_der_x509_certificate(shown).public_key() if len(shown) <= _MAX_CERTIFICATE else None
+        except (ValueError, TypeError, UnsupportedAlgorithm):  # also for points that are not on the curve
+            other = None
+        if not isinstance(other, ec.EllipticCurvePublicKey) or not isinstance(other.curve, _CURVE):
+            raise LinkError("A peer's certificate holds no key on P-256: it was not made by SessionKey")
+        shared = self._key.exchange(ec.ECDH(), other)
+        return HKDF(algorithm=hashes.SHA256(), length=_AGREED_BYTES, salt=None, info=info).derive(shared)
 
 
 def _malformed() -> ConfigError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import hmac
 import logging
 import secrets
 import socket
@@ -17,10 +19,15 @@ from typing import Any
 
 import pytest
 import torch
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
 
+from flbc.crypto.signing import keccak256
 from flbc.errors import ConfigError, LinkError
 from flbc.verification import relay as relay_module
-from flbc.verification import tls
+from flbc.verification import rendezvous, tls
 from flbc.verification.bits import ComparingParty
 from flbc.verification.relay import RelayHub, RelayLimits
 from flbc.verification.rendezvous import HELLO_BYTES, MAGIC, MET, OFFER, TAKE, relay_link, token
@@ -132,25 +139,98 @@ def test_two_computations_of_one_session_do_not_meet(hub: RelayHub) -> None:
 
 # ---------------------------------------------------------------------- tokens
 def test_tokens_differ_in_everything_that_they_bind() -> None:
-    certificates = {rank: SessionKey().certificate for rank in range(3)}
-    swapped = {0: certificates[1], 1: certificates[0], 2: certificates[2]}
-    others = {**certificates, 2: SessionKey().certificate}
+    keys = [SessionKey() for _ in range(4)]
     tokens = [
-        token(context, shown, sender, receiver)
+        token(
+            keys[shown[sender]], context, {rank: keys[shown[rank]].certificate for rank in range(3)}, sender, receiver
+        )
         for context in (b"round 1", b"round 2", b"")
-        for shown in (certificates, swapped, others)
+        for shown in ((0, 1, 2), (1, 0, 2), (0, 1, 3))
         for sender, receiver in permutations(range(3), 2)
     ]
     assert len(set(tokens)) == len(tokens) == 3 * 3 * 6
     assert {len(each) for each in tokens} == {32}
-    assert token(CONTEXT, certificates, 0, 1) == token(CONTEXT, dict(reversed(certificates.items())), 0, 1)
+
+
+def test_both_ends_compute_the_same_token() -> None:
+    keys = [SessionKey() for _ in range(3)]
+    certificates = {rank: key.certificate for rank, key in enumerate(keys)}
+    turned = dict(reversed(certificates.items()))
+    for a, b in permutations(range(3), 2):
+        assert token(keys[a], CONTEXT, certificates, a, b) == token(keys[b], CONTEXT, turned, a, b)
+
+
+def test_who_knows_certificates_and_context_knows_no_token() -> None:
+    """A client has all of it in its ticket: neither public values nor a key of its own, in any seat, give a token."""
+    keys, client = [SessionKey() for _ in range(3)], SessionKey()
+    certificates = {rank: key.certificate for rank, key in enumerate(keys)}
+    used = {token(keys[a], CONTEXT, certificates, a, b) for a, b in permutations(range(3), 2)}
+    for a, b in permutations(range(3), 2):
+        for outsider in (client, keys[3 - a - b]):
+            with pytest.raises(LinkError, match="this key is of another party"):
+                token(outsider, CONTEXT, certificates, a, b)
+        # With the check taken away, and the same info.
+        shown = b"".join(keccak256(certificates[rank]) for rank in range(3))
+        info = rendezvous._DOMAIN + shown + bytes([a, b]) + keccak256(CONTEXT)
+        assert keys[a].agree(certificates[b], info) in used
+        for outsider in (client, keys[3 - a - b]):
+            assert not {outsider.agree(certificates[rank], info) for rank in (a, b)} & used
+        assert keccak256(info) not in used
+        assert token(client, CONTEXT, {**certificates, a: client.certificate}, a, b) not in used
+
+
+def certificate_of(key: Any) -> bytes:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flbc")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+def test_agreed_secrets_are_hkdf_of_the_diffie_hellman_value() -> None:
+    """HKDF-SHA256 of RFC 5869, section 2, in two lines of hmac: without salt, one block."""
+    key, other = SessionKey(), ec.generate_private_key(ec.SECP256R1())
+    shared = other.exchange(ec.ECDH(), x509.load_der_x509_certificate(key.certificate).public_key())  # type: ignore[arg-type]
+    extracted = hmac.digest(bytes(32), shared, "sha256")
+    agreed = key.agree(certificate_of(other), b"info")
+    assert agreed == hmac.digest(extracted, b"info" + b"\x01", "sha256")
+    assert SessionKey.from_bytes(key.to_bytes()).agree(certificate_of(other), b"info") == agreed
+
+
+def off_the_curve() -> bytes:
+    certificate = bytearray(SessionKey().certificate)
+    certificate[certificate.index(b"\x03\x42\x00\x04") + 67] ^= 1  # the last byte of y in the bit string
+    return bytes(certificate)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: b"",
+        lambda: b"a certificate",
+        lambda: SessionKey().certificate[:-1],
+        lambda: SessionKey().certificate + bytes(5000),
+        off_the_curve,
+        lambda: certificate_of(ec.generate_private_key(ec.SECP384R1())),
+        lambda: certificate_of(ec.generate_private_key(ec.SECP256K1())),
+        lambda: certificate_of(rsa.generate_private_key(65537, 2048)),
+    ],
+    ids=["empty", "garbage", "cut", "huge", "off the curve", "P-384", "secp256k1", "RSA"],
+)
+def test_no_secret_is_agreed_on_with_another_certificate(make: Callable[[], bytes]) -> None:
+    key, certificate = SessionKey(), make()
+    with pytest.raises(LinkError, match="no key on P-256") as caught:
+        key.agree(certificate, b"")
+    assert caught.value.__cause__ is None
+    with pytest.raises(LinkError, match="no key on P-256"):
+        relay_link(0, key, ("127.0.0.1", 1), {1: SessionKey().certificate, 2: certificate}, CONTEXT, 0.1)
 
 
 def test_a_stale_connection_is_never_paired(hub: RelayHub, guests: Callable[..., socket.socket]) -> None:
     """What waits for an earlier round, with the same keys, is left waiting."""
     keys = [SessionKey() for _ in range(3)]
     certificates = {rank: key.certificate for rank, key in enumerate(keys)}
-    stale = [guests(hub, MAGIC + OFFER + token(b"round 0", certificates, 1, peer)) for peer in (0, 2)]
+    stale = [guests(hub, MAGIC + OFFER + token(keys[1], b"round 0", certificates, 1, peer)) for peer in (0, 2)]
     links = relay_links(hub.address, keys=keys)
     round_trip(links)
     for plain in stale:
@@ -256,7 +336,7 @@ def test_a_relay_that_repeats_what_was_sent() -> None:
 def test_a_relay_that_ties_wrong_parties_together(turn: Callable[[int, int], tuple[int, int]]) -> None:
     keys = [SessionKey() for _ in range(3)]
     certificates = {rank: key.certificate for rank, key in enumerate(keys)}
-    known = {token(CONTEXT, certificates, a, b): (a, b) for a, b in permutations(range(3), 2)}
+    known = {token(keys[a], CONTEXT, certificates, a, b): (a, b) for a, b in permutations(range(3), 2)}
 
     def turned(seen: bytes, role: bytes) -> bytes:
         return bytes(known[seen] if role == OFFER else turn(*known[seen]))
@@ -271,7 +351,11 @@ def test_a_relay_that_mixes_two_computations() -> None:
     keys = [SessionKey() for _ in range(3)]
     certificates = {rank: key.certificate for rank, key in enumerate(keys)}
     contexts = (b"round 1", b"round 2", b"round 2")
-    known = {token(c, certificates, a, b): bytes([a, b]) for c in set(contexts) for a, b in permutations(range(3), 2)}
+    known = {
+        token(keys[a], c, certificates, a, b): bytes([a, b])
+        for c in set(contexts)
+        for a, b in permutations(range(3), 2)
+    }
 
     def anyhow(seen: bytes, role: bytes) -> bytes:
         return known[seen]
@@ -308,7 +392,7 @@ def test_another_certificate_is_refused(hub: RelayHub) -> None:
         """Come to party 1's rendezvous, whose tokens somebody has given away, with another key."""
         context = stranger.context(server=True, pinned={0: certificates[0]})
         with suppress(OSError), socket.create_connection(hub.address, 10) as plain:
-            plain.sendall(MAGIC + TAKE + token(CONTEXT, certificates, 0, 1))
+            plain.sendall(MAGIC + TAKE + token(keys[0], CONTEXT, certificates, 0, 1))
             plain.recv(1)
             with context.wrap_socket(plain, server_side=True) as connection:
                 connection.recv(1)
@@ -361,12 +445,12 @@ def test_a_party_that_is_silent_ends_the_others_in_time(hub: RelayHub) -> None:
 def test_squatters_that_know_the_tokens_only_delay(
     hub: RelayHub, guests: Callable[..., socket.socket], said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They come to all of party 0's rendezvous before the others do."""
+    """Tokens were read on the wire: they come to all of party 0's rendezvous before the others do."""
     monkeypatch.setattr(tls, "_HANDSHAKE", 0.3)
     keys = [SessionKey() for _ in range(3)]
     certificates = {rank: key.certificate for rank, key in enumerate(keys)}
     squats = [(TAKE, 0, 1), (TAKE, 0, 2), (OFFER, 1, 0), (OFFER, 2, 0)]
-    squatting = [guests(hub, MAGIC + role + token(CONTEXT, certificates, a, b)) for role, a, b in squats]
+    squatting = [guests(hub, MAGIC + role + token(keys[a], CONTEXT, certificates, a, b)) for role, a, b in squats]
 
     def connect(rank: int) -> TlsLink:
         return relay_link(rank, keys[rank], hub.address, certificates, CONTEXT, 10.0)
