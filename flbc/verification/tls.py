@@ -9,8 +9,8 @@ certificate, and its place in the computation follows from which one it is. How 
 from __future__ import annotations
 
 import contextlib
-import math
 import queue
+import random
 import socket
 import ssl
 import struct
@@ -24,22 +24,32 @@ from ..errors import LinkError
 from .link import PARTIES, Traffic, silent
 from .road import DirectRoad as DirectRoad
 from .road import Endpoint as Endpoint
-from .road import Road
+from .road import Lobby, Road
 from .road import parse_address as parse_address
 from .session_key import SessionKey as SessionKey
 
 #: Longest message in bytes; a share of a model of 128 million parameters fits.
 MAX_MESSAGE = 1 << 30
 _LENGTH = struct.Struct("<Q")
-_DOMAIN = b"flbc link 1\n"
+_DOMAIN = b"flbc link 2\n"
+#: What a party says once it has taken a connection in: in TLS 1.3 the one that dials is done before the other is.
+_WELCOME = b"\x06"
 #: Up to this size in bytes, length and message leave together.
 _SMALL = 1 << 14
-#: Seconds that whoever knocks has for the handshake, and how many may be at it at once: most of them are strangers.
-_HANDSHAKE, _KNOCKING = 10.0, 64
-#: Seconds between attempts, and between looks at what else has happened.
-_PAUSE, _LOOK = 0.05, 0.02
+#: Seconds for a handshake, and for its first byte; how many may be there at once before and after it (most of them are
+#: strangers: :class:`.road.Lobby`).
+_HANDSHAKE, _SILENT, _PLACES = 10.0, 1.5, 192
+#: Seconds that the first attempt to shake hands gets; each gets twice as many as the one before.
+_PATIENCE = 2.0
+#: Seconds between attempts, more or less; between looks at what else has happened; and while somebody is at the door.
+_PAUSE, _LOOK, _GLANCE = 0.05, 0.02, 0.001
+_RANDOM = random.SystemRandom()
 #: Seconds at the end for what is still to be delivered; the second if the computation has failed.
 _LINGER, _LINGER_FAILED = 10.0, 1.0
+
+
+class _OtherCertificateError(LinkError):
+    """Who was dialled is not who was meant."""
 
 
 class TlsLink:
@@ -136,79 +146,110 @@ class TlsLink:
     def _dial(self, key: SessionKey, road: Road, pinned: Mapping[int, bytes], end: float) -> None:
         for peer, certificate in pinned.items():
             context = key.context(server=False, pinned={peer: certificate}, protocol=self._protocol)
-            problem = silent(peer, self._timeout)
+            problem, patience = silent(peer, self._timeout), _PATIENCE
             while peer not in self._out:
                 left = end - time.monotonic()
                 if left <= 0:
                     raise problem
                 try:
                     plain = road.out(peer, left)
-                except OSError:  # it may not listen yet
-                    time.sleep(min(_PAUSE, left))
-                    continue
-                plain.settimeout(min(left, _HANDSHAKE if road.open else math.inf))
-                try:
-                    self._out[peer] = self._secure(context, plain, server=False, pinned={peer: certificate})[1]
-                except LinkError as error:
+                    plain.settimeout(max(min(end - time.monotonic(), patience, _HANDSHAKE), _GLANCE))
+                    self._out[peer] = self._secure(context, plain, {peer: certificate}, end)
+                except _OtherCertificateError as error:
                     if not road.open:
                         raise
                     problem = error
-                    time.sleep(min(_PAUSE, left))
-
-    def _answer(self, key: SessionKey, road: Road, pinned: Mapping[int, bytes], end: float) -> None:
-        context, knocking = (
-            key.context(server=True, pinned=pinned, protocol=self._protocol),
-            threading.Semaphore(_KNOCKING),
-        )
-
-        def welcome(plain: socket.socket) -> None:
-            try:
-                peer, connection = self._secure(context, plain, server=True, pinned=pinned)
-            except LinkError:  # a stranger at the door: the one that is waited for may still come
-                return
-            finally:
-                knocking.release()
-            with self._lock:
-                if self._given_up or self._into.setdefault(peer, connection) is not connection:
-                    connection.close()
-
-        while missing := set(pinned) - set(self._into):
-            left = end - time.monotonic()
-            if left <= 0 or self._given_up:
-                raise silent(min(missing), self._timeout)
-            try:
-                plain = road.into(missing, min(left, _LOOK))
-            except TimeoutError:
-                continue
-            except OSError:
-                time.sleep(min(_PAUSE, left))
-                continue
-            if not knocking.acquire(blocking=False):
-                plain.close()
-                continue
-            plain.settimeout(min(left, _HANDSHAKE))
-            # A thread for each, so that a stranger that says nothing keeps nobody out.
-            threading.Thread(target=welcome, args=(plain,), daemon=True).start()
+                except LinkError as error:
+                    # Strangers may have crowded this party out at the other's door: the next attempt may get through.
+                    problem, patience = error, 2 * patience
+                except OSError:  # it may not listen yet
+                    pass
+                if peer not in self._out:
+                    time.sleep(min(_PAUSE * _RANDOM.uniform(0.2, 1.8), left))
 
     def _secure(
-        self, context: ssl.SSLContext, plain: socket.socket, server: bool, pinned: Mapping[int, bytes]
-    ) -> tuple[int, ssl.SSLSocket]:
-        """Shake hands, and say who the other end is."""
+        self, context: ssl.SSLContext, plain: socket.socket, pinned: Mapping[int, bytes], end: float
+    ) -> ssl.SSLSocket:
+        """Shake hands with the one that was dialled, and wait until it has taken the connection in."""
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = context.wrap_socket(plain, server_side=server)
-            shown = connection.getpeercert(binary_form=True)
-        except (OSError, ssl.SSLError):
+            connection = context.wrap_socket(plain)
+        except ssl.SSLCertVerificationError:
             plain.close()
-            raise LinkError("A peer did not complete the TLS handshake; does it have another certificate?") from None
-        if connection.selected_alpn_protocol() != self._protocol:
+            raise _OtherCertificateError("A peer showed another certificate than the pinned one") from None
+        except OSError:
+            plain.close()
+            raise _unfinished() from None
+        try:
+            self._whose(connection, pinned)
+            # From here on the other may count on this connection: it gets its time, however short the attempt was.
+            connection.settimeout(max(min(end - time.monotonic(), _HANDSHAKE), _GLANCE))
+            if connection.recv(1) != _WELCOME:
+                raise _unfinished()
+        except OSError:
             connection.close()
+            raise _unfinished() from None
+        except LinkError:
+            connection.close()
+            raise
+        return connection
+
+    def _whose(self, connection: ssl.SSLSocket, pinned: Mapping[int, bytes]) -> int:
+        """Say who the other end is."""
+        if connection.selected_alpn_protocol() != self._protocol:
             raise LinkError("A peer works at another computation than this party")
+        shown = connection.getpeercert(binary_form=True)
         for peer, certificate in pinned.items():
             if shown == certificate:
-                return peer, connection
-        connection.close()
-        raise LinkError("A peer showed another certificate than the pinned one")
+                return peer
+        raise _OtherCertificateError("A peer showed another certificate than the pinned one")
+
+    def _answer(self, key: SessionKey, road: Road, pinned: Mapping[int, bytes], end: float) -> None:
+        context = key.context(server=True, pinned=pinned, protocol=self._protocol)
+        with contextlib.closing(Lobby(_PLACES, _SILENT, _HANDSHAKE)) as lobby:
+            while missing := set(pinned) - set(self._into):
+                left = end - time.monotonic()
+                if left <= 0 or self._given_up:
+                    raise silent(min(missing), self._timeout)
+                try:
+                    lobby.admit(road.into(missing, min(left, _GLANCE if len(lobby) else _LOOK)))
+                except TimeoutError:
+                    pass
+                except OSError:
+                    time.sleep(min(_PAUSE, left))
+                for plain in lobby.spoken():
+                    self._welcome(lobby, plain, context, pinned)
+
+    def _welcome(
+        self, lobby: Lobby, plain: socket.socket, context: ssl.SSLContext, pinned: Mapping[int, bytes]
+    ) -> None:
+        """Go on with a handshake as far as what has come allows; none ever waits for another."""
+        connection = plain
+        try:
+            if not isinstance(connection, ssl.SSLSocket):
+                network = lobby.move(plain)
+                try:
+                    connection = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+                except OSError:
+                    plain.close()
+                    return
+                lobby.talk(connection, network)
+            connection.do_handshake()
+            peer = self._whose(connection, pinned)
+            connection.send(_WELCOME)
+        except ssl.SSLWantReadError:
+            return
+        except (OSError, LinkError):  # a stranger: the one that is waited for may still come
+            lobby.put_out(connection)
+            return
+        lobby.move(connection)
+        with self._lock:
+            # The newest counts: a party that dials again has left the connection that it had.
+            before = connection if self._given_up else self._into.get(peer)
+            if not self._given_up:
+                self._into[peer] = connection
+        if before is not None:
+            before.close()
 
     # ------------------------------------------------------------------ messages
     def send(self, to: int, data: bytes) -> None:
@@ -276,3 +317,7 @@ class TlsLink:
                 courier.join()
             for connection in connections:
                 connection.close()
+
+
+def _unfinished() -> LinkError:
+    return LinkError("A peer did not complete the TLS handshake; does it have another certificate?")
