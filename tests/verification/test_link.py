@@ -6,11 +6,13 @@ import contextlib
 import pickle
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flbc.crypto.signing import keccak256
 from flbc.errors import ConfigError, LinkError
+from flbc.verification import tls
 from flbc.verification.link import Link, queue_links
 from flbc.verification.relay import RelayHub
-from flbc.verification.road import format_address, parse_address
+from flbc.verification.road import DirectRoad, Lobby, format_address, parse_address
 from flbc.verification.tls import MAX_MESSAGE, Endpoint, SessionKey, TlsLink
 from tests.support.relay import relay_links
 
@@ -165,20 +169,185 @@ def test_another_certificate_is_refused() -> None:
         tls_links(0.5, shown={1: SessionKey()})
 
 
-def test_a_stranger_that_says_nothing_keeps_nobody_out() -> None:
+@pytest.mark.parametrize("said", [b"", b"\x16\x03"], ids=["silent", "beginning a handshake"])
+def test_strangers_that_wait_at_the_door_keep_nobody_out(said: bytes) -> None:
+    """More than there are places, and there before the others are."""
     keys, doors = [SessionKey() for _ in range(3)], [listen() for _ in range(3)]
     places = {rank: Endpoint("127.0.0.1", doors[rank].getsockname()[1], keys[rank].certificate) for rank in range(3)}
-    strangers = [socket.create_connection(("127.0.0.1", places[rank].port)) for rank in range(3) for _ in range(5)]
+    doors[0].listen(300)
+    strangers = [socket.create_connection(("127.0.0.1", places[0].port)) for _ in range(250)]
+    for stranger in strangers:
+        stranger.sendall(said)
 
     def connect(rank: int) -> TlsLink:
-        return TlsLink(rank, keys[rank], doors[rank], {r: p for r, p in places.items() if r != rank}, 5.0)
+        time.sleep(0.3 * (rank > 0))
+        return TlsLink(rank, keys[rank], doors[rank], {r: p for r, p in places.items() if r != rank}, 15.0)
 
     begin = time.monotonic()
     with ThreadPoolExecutor(3) as pool:
         made = list(pool.map(connect, range(3)))
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 5
     for end in (*made, *strangers):
         end.close()
+
+
+#: Knocks as fast as it can, and keeps the last 500 connections; ends by itself.
+KNOCKER = """
+import collections, socket, sys, time
+port, said, end, held = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), time.monotonic() + 12, collections.deque()
+while time.monotonic() < end:
+    try:
+        held.append(socket.create_connection(("127.0.0.1", port), 1))
+        held[-1].sendall(said)
+    except OSError:
+        pass
+    if len(held) == 20:
+        print("knocking", flush=True)
+    if len(held) > 500:
+        held.popleft().close()
+"""
+
+
+@pytest.mark.parametrize("said", ["", "16"], ids=["silent", "beginning a handshake"])
+def test_a_stranger_that_keeps_knocking_stops_no_round(said: str) -> None:
+    keys, doors = [SessionKey() for _ in range(3)], [listen() for _ in range(3)]
+    places = {rank: Endpoint("127.0.0.1", doors[rank].getsockname()[1], keys[rank].certificate) for rank in range(3)}
+
+    def connect(rank: int) -> TlsLink:
+        time.sleep(0.5 * (rank > 0))  # the places of party 0 are taken when the others come
+        return TlsLink(rank, keys[rank], doors[rank], {r: p for r, p in places.items() if r != rank}, 10.0)
+
+    arguments = [sys.executable, "-c", KNOCKER, str(places[0].port), said]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as knocker:
+        try:
+            assert knocker.stdout is not None
+            assert knocker.stdout.readline() == b"knocking\n"
+            with ThreadPoolExecutor(3) as pool:
+                made = list(pool.map(connect, range(3)))
+            assert knocker.poll() is None
+        finally:
+            knocker.kill()
+    made[1].send(0, b"hello")
+    assert made[0].recv(1) == b"hello"
+    for link in made:
+        link.close()
+
+
+class RudeRoad(DirectRoad):
+    """Whoever comes first is put out when it has shaken hands: TLS 1.3 tells the one that dialled that all is well."""
+
+    def __init__(self, context: ssl.SSLContext, door: socket.socket, peers: dict[int, Endpoint]) -> None:
+        super().__init__(door, peers)
+        self.context, self.rude = context, 2
+
+    def into(self, missing: Collection[int], seconds: float) -> socket.socket:
+        plain = super().into(missing, seconds)
+        if not self.rude:
+            return plain
+        plain.settimeout(5.0)
+        self.context.wrap_socket(plain, server_side=True).close()
+        self.rude -= 1
+        raise TimeoutError
+
+
+def test_who_is_put_out_after_the_handshake_comes_again() -> None:
+    keys, doors = [SessionKey() for _ in range(3)], [listen() for _ in range(3)]
+    places = {rank: Endpoint("127.0.0.1", doors[rank].getsockname()[1], keys[rank].certificate) for rank in range(3)}
+    protocol = f"flbc {keccak256(tls._DOMAIN).hex()}"
+    context = keys[0].context(True, {rank: keys[rank].certificate for rank in (1, 2)}, protocol)
+    rude = RudeRoad(context, doors[0], {rank: places[rank] for rank in (1, 2)})
+
+    def connect(rank: int) -> TlsLink:
+        others = {peer: place for peer, place in places.items() if peer != rank}
+        pinned = {peer: place.certificate for peer, place in others.items()}
+        road = DirectRoad(doors[rank], others) if rank else rude
+        return TlsLink.over(road, rank, keys[rank], pinned, 10.0, b"")
+
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(connect, range(3)))
+    assert rude.rude == 0
+    for sender in (1, 2):
+        made[sender].send(0, b"hello")
+        assert made[0].recv(sender) == b"hello"
+    for link in made:
+        link.close()
+
+
+def test_another_certificate_where_a_party_listens_is_noticed_at_once() -> None:
+    """Waiting would not help: the address is the party's own."""
+    key, peer, other, door, imposter = SessionKey(), SessionKey(), SessionKey(), listen(), listen()
+
+    def show() -> None:
+        context = other.context(server=True, pinned={0: key.certificate})
+        plain = imposter.accept()[0]
+        with contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True):
+            pass
+
+    with closing(imposter), ThreadPoolExecutor(1) as pool:
+        showing = pool.submit(show)
+        places = {rank: Endpoint("127.0.0.1", imposter.getsockname()[1], peer.certificate) for rank in (1, 2)}
+        begin = time.monotonic()
+        with pytest.raises(LinkError, match="another certificate than the pinned one"):
+            TlsLink(0, key, door, places, 30.0)
+        assert time.monotonic() - begin < 5
+        showing.result()
+
+
+# ---------------------------------------------------------------------- the lobby
+@pytest.fixture
+def call() -> Iterator[Callable[..., tuple[socket.socket, socket.socket]]]:
+    """Return a function that makes a connection from an address: both ends, the accepted one first."""
+    with ExitStack() as stack:
+        door = stack.enter_context(listen())
+
+        def connect(host: str = "127.0.0.1") -> tuple[socket.socket, socket.socket]:
+            try:
+                far = stack.enter_context(socket.create_connection(door.getsockname(), 5, (host, 0)))
+            except OSError:
+                pytest.skip("no second loopback address here")
+            return stack.enter_context(door.accept()[0]), far
+
+        yield connect
+
+
+def test_a_full_lobby_puts_out_the_oldest_of_the_network_that_has_most(
+    call: Callable[..., tuple[socket.socket, socket.socket]],
+) -> None:
+    with closing(Lobby(4, 60.0, 60.0)) as lobby:
+        one = call("127.0.0.2")[0]
+        crowd = [call()[0] for _ in range(3)]
+        for near in (one, *crowd):
+            lobby.admit(near)
+        another = call("127.0.0.3")[0]
+        lobby.admit(another)
+        assert [near.fileno() < 0 for near in (one, *crowd, another)] == [False, True, False, False, False]
+        for _ in range(20):
+            lobby.admit(call()[0])
+        assert one.fileno() >= 0
+        assert another.fileno() >= 0
+        assert len(lobby) == 4
+
+
+def test_silence_in_the_lobby_is_short_and_takes_no_place_of_those_who_talk(
+    call: Callable[..., tuple[socket.socket, socket.socket]],
+) -> None:
+    with closing(Lobby(2, 0.2, 60.0)) as lobby:
+        near, far = call()
+        lobby.admit(near)
+        assert list(lobby.spoken()) == []
+        far.sendall(b"hello")
+        time.sleep(0.01)
+        assert list(lobby.spoken()) == [near]
+        lobby.talk(near, lobby.move(near))
+        silent = [call()[0] for _ in range(5)]
+        for each in silent:
+            lobby.admit(each)
+        assert len(lobby) == 3
+        time.sleep(0.25)
+        assert list(lobby.spoken()) == [near]
+        assert len(lobby) == 1
+        assert all(each.fileno() < 0 for each in silent)
+    assert near.fileno() < 0
 
 
 def test_parties_of_different_computations_do_not_connect() -> None:
