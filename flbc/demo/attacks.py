@@ -1,6 +1,6 @@
 """Poisoned clients, for demos, tests and benchmarks: what a few of many do to the model that all train.
 
-Some poison the rows that they train on, some the update that they send, a boosted backdoor both::
+Some poison the rows that they train on, some the update that they send, some both::
 
     attack = attack_by_name("label-flip")
     if partition in malicious(partitions, fraction=0.4, seed=0):
@@ -8,7 +8,7 @@ Some poison the rows that they train on, some the update that they send, a boost
         ...
         after = attack.poison_update(before, after, rng)   # before the update is protected and sent
 
-Attackers here do not know the defence and do not adapt to it; a defence that stops them may still fail against others.
+Attackers here do not adapt to what a defence does; a defence that stops them may still fail against others.
 Random numbers come from a seed so that a run can be repeated.
 
 References: label flips in federated learning: V. Tolpegin et al., *Data Poisoning Attacks Against Federated Learning
@@ -136,7 +136,7 @@ class Backdoor(Attack):
         What these are set to; None: 255 in images of bytes, 1 in other images, 3 in features (three standard
         deviations, or scales, from the centre).
     boost : float (default: 1.0)
-        Factor of the update, to outweigh other clients.
+        Factor of the update: above 1 to outweigh other clients, below 1 to stay under bounds on updates.
     """
 
     target: int = 0
@@ -241,6 +241,7 @@ ATTACKS: Mapping[str, Attack] = {
     "gaussian-noise": Noise(deviation=0.3),
     "backdoor": Backdoor(),
     "boosted-backdoor": Backdoor(boost=3.0),
+    "quiet-backdoor": Backdoor(boost=0.5),
 }
 """Attacks by the names that run-configs and tables use."""
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import copy
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from logging import ERROR
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context
+from flwr.common.logger import log
 
 from ..errors import ConfigError, DependencyError, LinkError
 from ..node.checked import PartGiver
@@ -48,6 +51,16 @@ ModelMaker = Callable[[], "nn.Module"]
 Validation = Callable[[Context], tuple[Any, Any]]
 
 _RELAY = "relay://"
+
+
+@contextmanager
+def _own_code(which: str) -> Iterator[None]:
+    """Keep what a node's own functions raise on the node: Flower sends an exception's text, and the data it quotes."""
+    try:
+        yield
+    except Exception:
+        log(ERROR, "flbc: SecureMod(%s) failed; the server is not told why", which, exc_info=True)
+        raise ConfigError(f"SecureMod({which}=...) failed; this node's log says why") from None
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,9 @@ class Panel:
         if self.model is None:
             raise ConfigError("A verifier needs ClientApp(mods=[SecureMod(model=Net, validation=load)])")
         if shape not in self._programs:
-            self._programs[shape] = compile_model(self.model(), shape)
+            with _own_code("model"):
+                module = self.model()
+            self._programs[shape] = compile_model(module, shape)
         return self._programs[shape]
 
     def _data(self, context: Context, arrays: Mapping[str, Any] | None) -> Data:
@@ -148,15 +163,17 @@ class Panel:
 
         if self.model is None or self.validation is None:
             raise ConfigError("A verifier needs ClientApp(mods=[SecureMod(model=Net, validation=load)])")
-        inputs, labels = self.validation(self._shown(context))
-        inputs, labels = torch.as_tensor(inputs), torch.as_tensor(labels)
-        if len(inputs) == 0:
+        with _own_code("validation"):
+            inputs, labels = self.validation(self._shown(context))
+            inputs, labels = torch.as_tensor(inputs), torch.as_tensor(labels)
+        if inputs.dim() == 0 or len(inputs) == 0:
             raise ConfigError("SecureMod(validation=...) returned no samples")
         if arrays is None:
             return Data(inputs.float(), labels)
         from ..verification.root import root_update
 
-        return Data(inputs.float(), labels, root_update(self.model(), arrays, inputs.float(), labels))
+        with _own_code("model and validation"):
+            return Data(inputs.float(), labels, root_update(self.model(), arrays, inputs.float(), labels))
 
     def _shown(self, context: Context) -> Context:
         """Return the context with the number of the seat as partition, in simulation."""

@@ -43,17 +43,23 @@ class Checks:
         Roster indices of models that may not be summed, as far as the policy shows it.
     verdicts : tuple of Signed
         Of all three.
-    accepted : int
-        Models that passed; -1 if the policy does not show it.
     """
 
     rejected: frozenset[int]
     verdicts: tuple[Signed, ...]
-    accepted: int
 
 
 def _one_failed(replies: Mapping[int, Message]) -> bool:
     return any(reply.has_error() for reply in replies.values())
+
+
+def _totals(stages: object) -> tuple[float, int, int]:
+    """Return seconds, rounds of messages and bytes over all stages of a report, which nobody signed."""
+    seconds, rounds, sent = 0.0, 0, 0
+    for row in stages.values() if isinstance(stages, dict) else ():
+        if isinstance(row, list) and len(row) == 3 and all(isinstance(number, int | float) for number in row):
+            seconds, rounds, sent = seconds + row[0], rounds + int(row[1]), sent + int(row[2])
+    return seconds, rounds, sent
 
 
 @dataclass(frozen=True)
@@ -125,8 +131,7 @@ class Verification:
         self._log(ticket, len(entries), found, report)
         if not found.enough:
             raise AbandonedError(f"fewer than min_accepted = {ticket.config.min_survivors} models passed the checks")
-        count = report.get("accepted")
-        return Checks(frozenset(found.rejected), verdicts, count if type(count) is int else -1)
+        return Checks(frozenset(found.rejected), verdicts)
 
     def open(self, session: Session, ticket: Ticket, request: OpenRequest) -> IntVector:
         """Return the sum of the models that passed.
@@ -193,9 +198,7 @@ class Verification:
     def _log(ticket: Ticket, models: int, found: Verdict, report: Mapping[str, object]) -> None:
         """Say what was found, and what it cost one verifier by its own account."""
         names = [ticket.roster.parties[index].name for index in found.rejected]
-        stages = report.get("stages")
-        rows = [row for row in stages.values() if isinstance(row, list)] if isinstance(stages, dict) else []
-        seconds, rounds, sent = (sum(row[i] for row in rows) for i in range(3)) if rows else (0.0, 0, 0)
+        seconds, rounds, sent = _totals(report.get("stages"))
         log(
             INFO, "flbc: %d models checked on %s samples in %.2f s, %d rounds of messages, %.1f MB sent by each: %s",
             models, report.get("samples"), seconds, rounds, sent / 1e6,

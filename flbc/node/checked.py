@@ -16,20 +16,26 @@ from ..errors import AlreadyOpenedError, OpeningRefusedError, ProtocolError, Sta
 from ..round import UNBOUNDED, Opening, Signed
 from ..schemes import IntVector
 from ..schemes.base import vector_from_bytes
+from .memory import KEPT_TASKS, NodeMemory
 from .opening import OpenRequest, check_request, reserve_free
 from .seats import SCHEME, verifiers
 
 if TYPE_CHECKING:
     from .identity import Identity
-    from .memory import NodeMemory
     from .pins import Pins
     from .ticket import Ticket
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS checked (
-    label BLOB PRIMARY KEY, task BLOB NOT NULL, round INTEGER NOT NULL, context BLOB NOT NULL, verdict TEXT,
-    part BLOB) STRICT;
+    label BLOB PRIMARY KEY, task BLOB NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    context BLOB NOT NULL, tries INTEGER NOT NULL, verdict TEXT, part BLOB, answer BLOB) STRICT;
 """
+
+
+_OLD_TASKS = """
+DELETE FROM checked WHERE task NOT IN (SELECT task FROM checked GROUP BY task ORDER BY max(rowid) DESC LIMIT ?)
+"""
+_TRIES = 2
 
 
 @dataclass(frozen=True)
@@ -53,37 +59,60 @@ class CheckMemory:
         self._memory = memory
         memory.prepare(_SCHEMA)
 
-    def begin(self, ticket: Ticket, context: bytes) -> None:
+    def begin(self, ticket: Ticket, context: bytes) -> bytes | None:
         """Remember what an attempt asks about, before anything of it is computed.
+
+        Each set of models that is compared, and each set of validation samples, says a little more about a model. So an
+        attempt is checked once, or twice if the first time came to no end; and without a ledger, where an honest server
+        needs no second attempt, a round has one.
+
+        Returns
+        -------
+        bytes or None
+            What was answered before; None if nothing was.
 
         Raises
         ------
         AlreadyOpenedError
-            If the attempt asked about other models before: each set of models that is compared says a little more
-            about them. Or if the round is opened.
+            If the attempt (without a ledger: the round) asked about other models before, or the round is opened.
         StaleLabelError
-            If a later attempt or round was checked.
+            If a later attempt or round was checked, or this one came to no end twice.
         """
-        label = ticket.label
+        label, place = ticket.label, (ticket.label.task, ticket.label.round)
         with self._memory.transaction() as db:
             opened = db.execute("SELECT 1 FROM opened WHERE task = ? AND round >= ?", (label.task, label.round))
             if opened.fetchone() is not None:
                 raise AlreadyOpenedError(f"Round {label.round} was opened; its models are not checked again")
-            later = db.execute("SELECT 1 FROM checked WHERE task = ? AND round > ?", (label.task, label.round))
-            if later.fetchone() is not None:
-                raise StaleLabelError("Models of a later round were checked; rounds do not go back")
-            row = (label.hash, label.task, label.round, context)
-            db.execute("INSERT OR IGNORE INTO checked VALUES (?, ?, ?, ?, NULL, NULL)", row)
-            (known,) = db.execute("SELECT context FROM checked WHERE label = ?", (label.hash,)).fetchone()
+            later = "SELECT 1 FROM checked WHERE task = ? AND (round > ? OR (round = ? AND attempt > ?))"
+            if db.execute(later, (*place, label.round, label.attempt)).fetchone() is not None:
+                raise StaleLabelError("Models of a later attempt or round were checked; labels must rise")
+            others = db.execute(
+                "SELECT 1 FROM checked WHERE task = ? AND round = ? AND label != ?", (*place, label.hash)
+            )
+            if ticket.beacon is None and others.fetchone() is not None:
+                raise AlreadyOpenedError("The models of this round were checked before; without a ledger that is all")
+            row = (label.hash, *place, label.attempt, context)
+            db.execute("INSERT OR IGNORE INTO checked VALUES (?, ?, ?, ?, ?, 0, NULL, NULL, NULL)", row)
+            db.execute("UPDATE checked SET tries = tries + 1 WHERE label = ?", (label.hash,))
+            known, tries, answer = db.execute(
+                "SELECT context, tries, answer FROM checked WHERE label = ?", (label.hash,)
+            ).fetchone()
+            db.execute(_OLD_TASKS, (KEPT_TASKS,))
         if known != context:
             raise AlreadyOpenedError("This attempt asked about other models before")
+        if answer is None and tries > _TRIES:
+            raise StaleLabelError(f"The models of this attempt were checked {_TRIES} times without coming to an end")
+        return None if answer is None else bytes(answer)
 
-    def keep(self, ticket: Ticket, summed: Sequence[bytes], rejected: Sequence[int], part: bytes) -> None:
-        """Keep the verdict and the part before they are said; parts of other attempts are erased."""
+    def keep(
+        self, ticket: Ticket, summed: Sequence[bytes], rejected: Sequence[int], part: bytes, answer: bytes
+    ) -> None:
+        """Keep verdict, part and answer before they are said; parts of other attempts are erased."""
         label = ticket.label
         with self._memory.transaction() as db:
             verdict = json.dumps([[item.hex() for item in summed], list(rejected)])
-            db.execute("UPDATE checked SET verdict = ?, part = ? WHERE label = ?", (verdict, part, label.hash))
+            row = (verdict, part, answer, label.hash)
+            db.execute("UPDATE checked SET verdict = ?, part = ?, answer = ? WHERE label = ?", row)
             db.execute("UPDATE checked SET part = NULL WHERE task = ? AND label != ?", (label.task, label.hash))
 
     def kept(self, ticket: Ticket) -> Checked | None:
@@ -132,12 +161,12 @@ class PartGiver:
         check_request(ticket, request, self.pins.policy)
         label, block = ticket.label, request.block
         checked = CheckMemory(self.memory).kept(ticket)
-        answer = reserve_free(ticket, block.hash, self.memory) if checked is not None else None
+        if checked is None:
+            raise OpeningRefusedError("This node has checked no models of this attempt, or too few passed")
+        if block.submissions != checked.summed or not set(checked.rejected) <= set(block.rejected):
+            raise OpeningRefusedError("The block does not sum exactly the models that passed")
+        answer = reserve_free(ticket, block.hash, self.memory)  # after the comparison: a wrong block burns no round
         if answer is None:
-            if checked is None:
-                raise OpeningRefusedError("This node has checked no models of this attempt, or too few passed")
-            if block.submissions != checked.summed or not set(checked.rejected) <= set(block.rejected):
-                raise OpeningRefusedError("The block does not sum exactly the models that passed")
             answer = self.memory.keep_opening(label.task, label.round, checked.part)
         if not answer:
             raise OpeningRefusedError("A later round was opened; this round is over")

@@ -22,13 +22,11 @@ from ..codec.layout import Arrays
 from ..codec.metrics import flatten_metrics
 from ..errors import CodecError, NonFiniteError
 from ..verification.folding import fold
-from ..verification.policy import SUM_FRACTION, Policy
+from ..verification.policy import METRIC_BOUND, SUM_FRACTION, Policy
 
 IntVector = NDArray[np.int64]
 
 METRIC_FRACTION = 16
-#: Largest magnitude of a metric in units of 2^-16.
-METRIC_BOUND = 2**32
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,9 @@ from ..errors import ConfigError, PolicyError, RosterError
 from ..privacy.spec import WHERES
 from ..roster import Party, Roster
 from ..task import TaskConfig
+from ..verification.policy import REVEALS
 from .identity import development_identity, development_name
+from .terms import policy_of
 
 #: Modes kept for study: anybody who is online in them reads single clients.
 INSECURE_MODES = ("paper",)
@@ -81,6 +83,13 @@ class Policy:
         composition), because a server may start as many tasks as it likes, each with its own budget.
     reveal_metrics : tuple of str or None (default: ())
         With differential privacy, metrics that may leave in clear; None accepts what the task names.
+    max_change, max_norm_factor, max_drop : float (default: inf)
+        With checks of hidden models: the strictest of what a task's policy must ask for (:class:`flbc.Policy`). When
+        finite, the rule must be there, and at most this.
+    max_warmup_rounds : float (default: inf)
+        Most rounds in which a task may leave accuracies unchecked.
+    reveal : str (default: "")
+        With checks: ``"bit"``, ``"count"`` or ``"none"``, the most that they may show; empty: any.
     min_committee : int (default: 3)
         Fewest committee members of a task with a ledger. A server chooses who of the pinned parties takes part, so a
         small committee may be one dishonest member.
@@ -107,6 +116,11 @@ class Policy:
     max_clip_norm: float = math.inf
     max_total_epsilon: float = math.inf
     reveal_metrics: tuple[str, ...] | None = ()
+    max_change: float = math.inf
+    max_norm_factor: float = math.inf
+    max_drop: float = math.inf
+    max_warmup_rounds: float = math.inf
+    reveal: str = ""
     min_committee: int = 3
     hub: str = ""
     chain_id: int = 0
@@ -119,6 +133,8 @@ class Policy:
             raise ConfigError(f"[policy] min-survivors = {self.min_survivors} must be at least 3")
         if not 0.5 <= self.min_threshold < 1:
             raise ConfigError(f"[policy] min-threshold = {self.min_threshold} must be from 0.5 to below 1")
+        if self.reveal not in ("", *REVEALS):
+            raise ConfigError(f"[policy] reveal = {self.reveal!r} must be one of {', '.join(REVEALS)}")
         if self.noise_by not in ("", *WHERES):
             raise ConfigError(f"[policy] noise-by = {self.noise_by!r} must be one of {', '.join(WHERES)}")
 
@@ -137,7 +153,7 @@ class Policy:
                 if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                     raise ConfigError(f"[policy] {key} must be a list of strings")
                 values[names[key]] = tuple(value)
-            elif key in ("hub", "noise-by"):
+            elif key in ("hub", "noise-by", "reveal"):
                 values[names[key]] = str(value)
             elif not _is_number(value):
                 raise ConfigError(f"[policy] {key} must be a number")
@@ -171,6 +187,8 @@ class Policy:
         share = 1.0 if config.sharing is None else config.sharing.get("threshold")
         if not isinstance(share, float) or not share >= self.min_threshold:
             raise PolicyError(f"This node's policy needs a threshold of at least {self.min_threshold:g} of a group")
+        if config.verification is not None:
+            self._check_models(config)
         if config.privacy is None:
             limits = (self.max_epsilon, self.max_total_epsilon)
             if any(map(math.isfinite, limits)) or self.min_noise_multiplier > 0 or self.noise_by:
@@ -191,6 +209,21 @@ class Policy:
             raise PolicyError(f"This node's policy allows a clipping norm <= {self.max_clip_norm}")
         if self.reveal_metrics is not None and set(config.reveal_metrics) - set(self.reveal_metrics):
             raise PolicyError(f"This node's policy reveals at most the metrics {self.reveal_metrics}")
+
+    def _check_models(self, config: TaskConfig) -> None:
+        """Raise :class:`PolicyError` unless hidden models are checked as strictly as this node wants."""
+        task = policy_of(config)
+        rules = {
+            "max-change": (task.max_change, self.max_change),
+            "max-norm-factor": (task.norm_factor, self.max_norm_factor),
+            "max-drop": (task.max_drop, self.max_drop),
+            "max-warmup-rounds": (task.warmup_rounds, self.max_warmup_rounds),
+        }
+        for name, (value, limit) in rules.items():
+            if math.isfinite(limit) and (value is None or value > limit):
+                raise PolicyError(f"This node's policy wants models to be checked with {name} = {limit:g} or stricter")
+        if self.reveal and REVEALS.index(task.reveal) < REVEALS.index(self.reveal):
+            raise PolicyError(f"This node's policy lets checks of models show at most {self.reveal!r}")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Seat:
     program : bytes
         Hash of the model that it compiled.
     samples : int
-        Number of its validation samples; public.
+        Number of its validation samples when it said so; public.
     signature : bytes
         65 bytes, by its pinned key.
     """

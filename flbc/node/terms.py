@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,8 +17,8 @@ from ..roster import Roster
 from ..round import RoundLabel
 from ..schemes import Noise, SumSpec
 from ..task import TaskConfig
-from ..verification.policy import Policy
-from .model_plan import METRIC_BOUND, ModelPlan
+from ..verification.policy import METRIC_BOUND, Policy
+from .model_plan import ModelPlan
 
 P = TypeVar("P", VectorPlan, ModelPlan)
 #: Modes in which the server multiplies hidden integers by public weights: insecure ones.
@@ -119,6 +120,21 @@ def _shared_spec(config: TaskConfig, codec: Codec, length: int, floats: int, max
     if length != floats + codec.max_metrics + 1 or max_abs != max(policy.change_bound, METRIC_BOUND, weight):
         raise ProtocolError("The task configuration contradicts itself: length or max_abs do not fit the policy")
     return SumSpec(length, max_abs, config.max_parties, 0, weight)
+
+
+def check_frame(config: TaskConfig, frame: Frame) -> None:
+    """Raise :class:`ProtocolError` unless a frame's largest weight is one that an honest server states.
+
+    A client refuses, or asks for another frame, when its weight is larger. A server that could state any number would
+    find the hidden weight by asking with one after the other.
+    """
+    if config.privacy is not None:
+        return
+    declared, stated = codec_of(config).max_examples, frame.max_weight
+    if config.verification is not None and frame != Frame((), float(declared or 0)):
+        raise ProtocolError("Models that are checked have one frame for the whole task, and this is another")
+    if stated != declared if declared is not None else stated and math.frexp(stated)[0] != 0.5:
+        raise ProtocolError("The frame's largest weight is neither the agreed one nor a power of two")
 
 
 def multipliers(config: TaskConfig, roster: Roster) -> tuple[int, ...]:

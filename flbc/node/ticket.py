@@ -23,7 +23,7 @@ from .covenant import Beacon, check_covenant
 from .identity import Identity
 from .memory import NodeMemory
 from .pins import Pins
-from .terms import chosen_coordinates, sum_spec
+from .terms import check_frame, chosen_coordinates, sum_spec
 
 #: Size classes of late joiners and silent leaders need another attempt each; more mean that somebody plays games.
 MAX_ATTEMPTS = 6
@@ -152,8 +152,11 @@ def admit(ticket: Ticket, me: Identity, pins: Pins, memory: NodeMemory) -> int:
     if ticket.beacon is not None:
         pins.policy.check_committee(len(ticket.roster.with_role("committee")))
     halves.check(ticket)
-    if ticket.label.round < 1 or ticket.label.attempt >= MAX_ATTEMPTS:
-        raise ProtocolError(f"Rounds count from 1, and have at most {MAX_ATTEMPTS} attempts")
+    check_frame(ticket.config, ticket.frame)
+    if not 1 <= ticket.label.round <= ticket.config.rounds or ticket.label.attempt >= MAX_ATTEMPTS:
+        raise ProtocolError(
+            f"This task has the rounds 1 to {ticket.config.rounds}, each with at most {MAX_ATTEMPTS} attempts"
+        )
     memory.agree(ticket.label.task, ticket.config.hash)
     return index
 

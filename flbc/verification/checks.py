@@ -181,7 +181,7 @@ def parameters(program: Program, vector: Any) -> Mapping[str, Any]:
 
 
 def order_statistic(engine: Engine, values: Any, ranks: list[int]) -> Any:
-    """Return from each row the value that ``rank`` others precede; 21 messages in a row.
+    """Return from each row the value that ``rank`` others precede; 19 messages in a row.
 
     Parameters
     ----------

@@ -74,15 +74,15 @@ class Engine(Protocol):
         ...
 
     def relu(self, x: Any) -> Any:
-        """Return ``max(x, 0)``; 10 messages."""
+        """Return ``max(x, 0)``; 9 messages."""
         ...
 
     def maximum(self, x: Any, y: Any) -> Any:
-        """Return the larger of two that differ by less than 2^63; 10 messages."""
+        """Return the larger of two that differ by less than 2^63; 9 messages."""
         ...
 
     def not_negative(self, x: Any) -> Any:
-        """Return which values of a matrix are at least zero, as flags of its shape; 8 messages."""
+        """Return which values of a matrix are at least zero, as flags of its shape; 7 messages."""
         ...
 
     def all_rows(self, flags: Any) -> Any:

@@ -13,6 +13,8 @@ from ..errors import ConfigError, ProtocolError
 FRACTION = 13
 #: Fractional bits in which updates are shared and summed.
 SUM_FRACTION = 24
+#: Largest magnitude of a train metric in its fixed point.
+METRIC_BOUND = 2**32
 #: What a round of checks shows about single models.
 REVEALS = ("bit", "count", "none")
 _BITS = 62
@@ -132,11 +134,11 @@ class Policy:
         ConfigError
             Says by what factor ``max_change`` or the weights must fall.
         """
-        total = self.change_bound * max_weight * parties
+        total = max(self.change_bound, METRIC_BOUND) * max_weight * parties
         if total >= 2**_BITS:
             raise ConfigError(
-                f"{parties} updates within Policy(max_change={self.max_change:g}) times weights up to {max_weight} do "
-                f"not fit 64 bits; divide max_change or max_examples by {math.ceil(total / 2**_BITS)}"
+                f"{parties} updates within Policy(max_change={self.max_change:g}), or metrics, times weights up to "
+                f"{max_weight} do not fit 64 bits; divide max_examples by {math.ceil(total / 2**_BITS)}"
             )
         # 8 fractional bits of norm_factor² come on top; truncated coordinates are off by two at most.
         change = math.ceil(self.max_change * 2**FRACTION) + 2

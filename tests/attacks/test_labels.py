@@ -153,3 +153,12 @@ def test_another_mode_of_opening_is_refused(consortium: Any) -> None:
     ticket = c.ticket(config=replace(c.config, mode="leader"))
     with pytest.raises(ProtocolError, match="knows the mode 'authority' only"):
         c.participant("hungary").must_train(ticket, ticket.label.model)
+
+
+@pytest.mark.parametrize("stated", [0.0, 1.0, 37.0, 49.0, 51.0, 64.0])
+def test_a_server_cannot_ask_for_the_weight(consortium: Any, stated: float) -> None:
+    """With declared weights a frame states the agreed largest one: else refusals would tell the hidden weight."""
+    c = consortium()
+    ticket = c.ticket(frame=replace(c.frame, max_weight=stated))
+    with pytest.raises(ProtocolError, match="neither the agreed one nor a power of two"):
+        c.participant("zurich").must_train(ticket, ticket.label.model)

@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flbc.errors import AlreadyOpenedError, BudgetExhaustedError, OpeningRefusedError, VerificationError
+from flbc.errors import (
+    AlreadyOpenedError,
+    BudgetExhaustedError,
+    OpeningRefusedError,
+    ProtocolError,
+    VerificationError,
+)
 from flbc.node import Policy
 from flbc.node.opening import check_opening
 from flbc.privacy import Privacy
@@ -117,16 +123,19 @@ def test_the_budget_is_counted_on_disk(consortium: Any) -> None:
 def test_rounds_of_the_task_are_counted_without_privacy_too(consortium: Any) -> None:
     c = consortium(rounds=1)
     ticket = c.ticket(1)
-    c.authority().open(ticket, c.request(ticket, c.train_all(ticket)))
-    ticket = c.ticket(2)
-    with pytest.raises(BudgetExhaustedError, match="1 openings"):
-        c.authority().open(ticket, c.request(ticket, c.train_all(ticket)))
+    replies = c.train_all(ticket)
+    c.authority().open(ticket, c.request(ticket, replies))
+    second = c.ticket(2)
+    with pytest.raises(ProtocolError, match="rounds 1 to 1"):
+        c.train_all(second)
+    with pytest.raises(ProtocolError, match="rounds 1 to 1"):
+        c.authority().open(second, c.request(ticket, replies))
 
 
 def test_a_refused_round_counts_in_epsilon(consortium: Any) -> None:
     """A refusal tells one bit about the noised sum, so it is paid for like an opening."""
     mechanism = plan(Privacy(epsilon=1.0, unit="example"), dimension=6, rounds=1, max_examples=50)
-    c = consortium(mechanism=mechanism, rounds=1)
+    c = consortium(mechanism=mechanism, rounds=2)
     ticket = c.ticket(1)
     replies = c.train_all(ticket)
     with pytest.raises(OpeningRefusedError, match="burnt"):

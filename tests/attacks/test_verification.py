@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from flbc.cards import Verdict
+from flbc.codec import Frame
 from flbc.crypto.signing import keccak256
 from flbc.errors import (
     AlreadyOpenedError,
@@ -242,21 +244,24 @@ def test_a_hospital_is_no_verifier(consortium: CheckedConsortium) -> None:
 
 
 # ---------------------------------------------------------------------- the server, when the sum is opened
-def test_only_what_passed_is_opened(consortium: CheckedConsortium) -> None:
+@pytest.mark.parametrize("left_out", [[], ["hospital-00", "hospital-01"], None])
+def test_only_what_passed_is_opened_and_a_wrong_block_burns_nothing(
+    consortium: CheckedConsortium, left_out: list[str] | None
+) -> None:
+    """The rejected one in, an accepted one out, or the rejected one not named, so that it might be paid."""
     consortium.flip = frozenset({"hospital-01"})
     ticket = consortium.ticket()
     replies = consortium.submit(ticket)
     with pytest.raises(OpeningRefusedError, match="no models of this attempt"):
         consortium.give(ticket, consortium.block(ticket, replies))
     verdicts(consortium.verify(ticket, consortium.models(ticket, replies)))
-    wrong = [
-        consortium.block(ticket, replies),  # the rejected one is in
-        consortium.block(ticket, replies, ["hospital-00", "hospital-01"]),  # an accepted one is out
-        consortium.block(ticket, {n: r for n, r in replies.items() if n != "hospital-01"}),  # it is not named
-    ]
-    for request in wrong:
-        with pytest.raises(OpeningRefusedError):
-            consortium.giver("verifier-a").give(ticket, request)
+    wrong = consortium.block(ticket, {n: r for n, r in replies.items() if n != "hospital-01"})
+    if left_out is not None:
+        wrong = consortium.block(ticket, replies, left_out)
+    for name in VERIFIERS:
+        with pytest.raises(OpeningRefusedError, match="exactly the models that passed"):
+            consortium.giver(name).give(ticket, wrong)
+    consortium.give(ticket, consortium.block(ticket, replies, ["hospital-01"]))
 
 
 def test_one_sum_a_round_also_after_a_restart(consortium: CheckedConsortium) -> None:
@@ -272,18 +277,62 @@ def test_one_sum_a_round_also_after_a_restart(consortium: CheckedConsortium) -> 
     assert all(isinstance(e, AlreadyOpenedError) for e in ended.values()), "no second comparison once it is opened"
 
 
-def test_two_attempts_are_checked_and_one_is_opened(consortium: CheckedConsortium) -> None:
-    """Sums of two attempts that differ by one client would show that client."""
+def test_without_a_ledger_a_round_is_checked_once(consortium: CheckedConsortium) -> None:
+    """Medians among subsets of the server's choice would tell a client's norm, bit by bit; sums of two, a client."""
     first, second = consortium.ticket(attempt=0), consortium.ticket(attempt=1)
     replies = consortium.submit(first)
-    verdicts(consortium.verify(first, consortium.models(first, replies)))
+    words = verdicts(consortium.verify(first, consortium.models(first, replies)))
     fewer = consortium.submit(second, consortium.names[:4])
-    verdicts(consortium.verify(second, consortium.models(second, fewer)))
-    with pytest.raises(OpeningRefusedError):
-        consortium.give(first, consortium.block(first, replies))  # its part was erased
-    consortium.give(second, consortium.block(second, fewer))
-    with pytest.raises(OpeningRefusedError):
-        consortium.give(first, consortium.block(first, replies))
+    ended = consortium.verify(second, consortium.models(second, fewer), seconds=2)
+    assert all(isinstance(e, AlreadyOpenedError) for e in ended.values())
+    again = verdicts(consortium.verify(first, consortium.models(first, replies), connect=refuse))
+    assert again == words, "the same question gets the same words, and nothing is computed"
+
+
+def refuse(name: str, link: object) -> object:
+    raise AssertionError("nobody may be asked to compute")
+
+
+@pytest.mark.parametrize("round_", [0, 6, 10**6])
+def test_rounds_beyond_the_task(consortium: CheckedConsortium, round_: int) -> None:
+    with pytest.raises(ProtocolError, match="rounds 1 to 5"):
+        consortium.submit(consortium.ticket(round_), ["hospital-00"])
+
+
+# ---------------------------------------------------------------------- hidden weights
+@pytest.mark.parametrize("stated", [0.0, 1.0, 32.0, 59.0, 60.0, 99.0, 101.0, 2.0**20])
+def test_a_server_cannot_ask_for_the_weight(consortium: CheckedConsortium, stated: float) -> None:
+    """A client refuses frames that its weight does not fit: a server that may state any number finds the weight."""
+    ticket = consortium.ticket(frame=Frame((), stated))
+    with pytest.raises(ProtocolError, match="one frame for the whole task"):
+        consortium.submit(ticket, ["hospital-00"])
+
+
+# ---------------------------------------------------------------------- a node's own policy for checks
+@pytest.mark.parametrize(
+    ("mine", "task"),
+    [
+        ({"max_change": 1.0}, {}),
+        ({"max_norm_factor": 2.0}, {"norm_factor": 3.0}),
+        ({"max_norm_factor": 2.0}, {"norm_factor": None}),
+        ({"max_drop": 0.02}, {"max_drop": None}),
+        ({"max_drop": 0.02}, {"max_drop": 0.5}),
+        ({"max_warmup_rounds": 1}, {"warmup_rounds": 2}),
+        ({"reveal": "none"}, {}),
+        ({"reveal": "count"}, {}),
+    ],
+)
+def test_a_laxer_policy_than_a_node_wants(tmp_path: Path, mine: dict[str, Any], task: dict[str, Any]) -> None:
+    rules = ModelPolicy(**{"max_change": 4.0, **task})
+    consortium = CheckedConsortium.found(tmp_path, policy=Policy(**mine), rules=rules)
+    with pytest.raises(PolicyError, match="This node's policy"):
+        consortium.submit(consortium.ticket(), ["hospital-00"])
+
+
+def test_a_policy_as_strict_as_a_node_wants(tmp_path: Path) -> None:
+    wants = Policy(max_change=4.0, max_norm_factor=2.0, max_drop=0.02, max_warmup_rounds=0, reveal="bit")
+    consortium = CheckedConsortium.found(tmp_path, policy=wants)
+    assert consortium.submit(consortium.ticket(), ["hospital-00"])
 
 
 def test_rounds_do_not_go_back(consortium: CheckedConsortium) -> None:

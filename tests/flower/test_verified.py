@@ -226,6 +226,19 @@ def test_validation_data_that_cannot_be_used(home: Path, load: Any, text: str) -
     assert text in silent(verified_app(validation=load))
 
 
+def test_what_a_loader_raises_stays_on_the_node(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Flower sends an exception's text to the server, and with it whatever it quotes of a record."""
+
+    def load(context: Context) -> tuple[Any, Any]:
+        return [[float("DOE Jane 1961-04-12 HIV+")]], [0]
+
+    grid = LocalGrid(verified_app(validation=load), 7)
+    with pytest.raises(TooFewNodesError, match="this node's log says why"):
+        run(verified(node_wait=0.5), grid, 1, initial())
+    assert not any("DOE" in message.error.reason for message in grid.received if message.has_error())
+    assert "DOE Jane" in caplog.text, "in the node's own log, which is this process's here"
+
+
 def test_a_layer_that_is_not_supported(home: Path) -> None:
     app = verified_app(net=Net, model=lambda: nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 3)))
     assert "Sigmoid" in silent(app)
