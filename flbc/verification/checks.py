@@ -28,6 +28,8 @@ from .program import Program
 LEAD = 8
 #: Fractional bits of the committee's own update, which has unit length.
 ROOT_FRACTION = 20
+#: Stands for the squared norm of an update that is out of bounds; above all that are within.
+_HUGE = 2**61
 #: Numbers that are compared at a time; more at once would only take memory.
 _AT_ONCE = 1 << 23
 
@@ -247,12 +249,14 @@ def _squares(engine: Engine, updates: Any) -> Any:
 
 
 def _of_those_inside(engine: Engine, values: Any, inside: Any) -> Any:
-    """Return zero for clients that are out of bounds, whose values may be any number of the ring.
+    """Return a huge norm for clients that are out of bounds, whose values may be any number of the ring.
 
     Numbers near -2^63 are smaller than small norms and, after a wrap, larger than large ones: one could look like the
-    median beside an honest client's, and move everybody's bar. Zeros are ordinary bad values.
+    median beside an honest client's, and move everybody's bar. Huge ones are ordinary bad values; zeros would be, too,
+    but pull the median down, so that honest clients with large norms fail.
     """
-    return engine.multiply(values, inside)
+    huge = engine.constant(torch.full(tuple(values.shape), _HUGE, dtype=torch.int64))
+    return engine.multiply(values - huge, inside) + huge
 
 
 def _leans(engine: Engine, updates: Any, root: Any) -> Any:
