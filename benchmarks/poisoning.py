@@ -9,15 +9,16 @@ on shares compute the same integers, apart from rounding in the last place. The 
 that nobody trains on. Columns:
 
 * *undefended*: the mean of all updates;
-* *accuracy*: ``Policy(norm_factor=None)``, so only ``max_change`` bounds updates;
+* *accuracy*: no bounds but one so wide (64 for each coordinate) that it stops overflows only;
 * *default*: ``Policy()``, accuracy and norms;
 * *+ cosine*: ``Policy(cosine=True)``, where the committee's members also train on their samples;
 * Flower's own Krum, FedMedian and FedTrimmedAvg, which must see every update, and need no committee with data. Krum is
   told how many clients are bad, which nobody knows in earnest. FedTrimmedAvg drops Flower's default of a fifth at each
   end of every coordinate; two fifths, for four bad clients, would leave what FedMedian takes.
 
-Every client counts the same. Accuracy is on held-out rows, the mean over the last rounds and over seeds; attackers do
-not adapt to the defence. Networks and data are small: read differences, not digits behind the point.
+Every client counts the same. Accuracy is on held-out rows, the mean over the last rounds and over seeds. Networks and
+data are small: read differences, not digits behind the point. Attackers do not adapt, but for one: who halves a
+backdoor's update stays under all bounds, and passes. Plain backdoors are refused where their updates happen to be long.
 
     python benchmarks/poisoning.py --plot docs/img/poisoning.png     # about 20 minutes on two processors
     python benchmarks/poisoning.py --quick                           # under 3 minutes
@@ -76,11 +77,11 @@ NAN = float("nan")
 #: Of local training: SGD's momentum, and the largest norm of a batch's gradient.
 MOMENTUM, CLIP = 0.9, 5.0
 ATTACKS = ("label-flip", "random-weights", "sign-flip", "scaling", "gaussian-noise", "targeted-flip", "backdoor",
-           "boosted-backdoor")  # fmt: skip
+           "boosted-backdoor", "quiet-backdoor")  # fmt: skip
 #: Attacks that anyone sees who looks at accuracy or norms.
 SEEN = ("label-flip", "random-weights", "sign-flip", "scaling", "gaussian-noise", "boosted-backdoor")
 QUICK = ("label-flip", "scaling", "boosted-backdoor")
-VERIFIED = {"accuracy": Policy(norm_factor=None), "default": Policy(), "+ cosine": Policy(cosine=True)}
+VERIFIED = {"accuracy": Policy(norm_factor=None, max_change=64.0), "default": Policy(), "+ cosine": Policy(cosine=True)}
 DATA = ("digits", "heart")
 DEFENCES = ("undefended", *VERIFIED, "Krum", "FedMedian", "FedTrimmedAvg")
 
@@ -510,11 +511,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{data} {percent(found[data, attack, bad, 'default'].fooled)} %"
         for data in DATA
         for attack, bad in cases(found, data)
-        if (attack, bad) == ("backdoor", 4)
+        if (attack, bad) == ("quiet-backdoor", 4)
     ]
     if passes:
-        print("Backdoors that are not boosted pass the default policy: with 4 bad clients, marked rows taken for the "
-              f"target: {', '.join(passes)}.")  # fmt: skip
+        print("Quiet backdoors pass the default policy. Marked rows that 4 bad clients send to their target: "
+              f"{', '.join(passes)}.")  # fmt: skip
     if options.plot:
         plot(found, options.plot)
         print(f"Plot: {options.plot}")

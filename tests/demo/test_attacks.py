@@ -32,8 +32,8 @@ BEFORE = {
     "batches": np.array(7, np.int64),
 }
 AFTER = {"weight": BEFORE["weight"] + np.float32(0.25), "scale": np.array(0.75), "batches": np.array(9, np.int64)}
-DATA_ATTACKS = {"label-flip", "targeted-flip", "backdoor", "boosted-backdoor"}
-MODEL_ATTACKS = {"random-weights", "sign-flip", "scaling", "gaussian-noise", "boosted-backdoor"}
+DATA_ATTACKS = {"label-flip", "targeted-flip", "backdoor", "boosted-backdoor", "quiet-backdoor"}
+MODEL_ATTACKS = {"random-weights", "sign-flip", "scaling", "gaussian-noise", "boosted-backdoor", "quiet-backdoor"}
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -198,7 +198,8 @@ def test_poison_works_on_real_patients() -> None:
 
 # ---------------------------------------------------------------------- on models
 @pytest.mark.parametrize(
-    ("name", "factor"), [("sign-flip", -1), ("scaling", -10), ("boosted-backdoor", 3), ("backdoor", 1)]
+    ("name", "factor"),
+    [("sign-flip", -1), ("scaling", -10), ("boosted-backdoor", 3), ("quiet-backdoor", 0.5), ("backdoor", 1)],
 )
 def test_updates_are_multiplied(name: str, factor: float) -> None:
     sent = ATTACKS[name].poison_update(BEFORE, AFTER, rng())
