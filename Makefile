@@ -52,6 +52,9 @@ bench: .venv/.installed ## Benchmarks; each prints a table and checks its thresh
 	$(BIN)/python benchmarks/dgc.py
 	$(BIN)/python benchmarks/masking.py
 	$(BIN)/python benchmarks/masked_rounds.py
+	$(BIN)/python benchmarks/verification.py
+	$(BIN)/python benchmarks/relay.py
+	$(BIN)/python benchmarks/poisoning.py --quick
 
 clean: ## Remove .venv and caches
 	rm -rf .venv contracts/node_modules contracts/.slither contracts/out contracts/cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
