@@ -538,8 +538,9 @@ def test_names_that_a_contract_cannot_hold():
 
 def test_roles_that_flbc_does_not_know():
     with pytest.raises(RosterError, match="unknown roles"):
-        party_of(b"a".ljust(32, b"\0"), 32 | 1, b"\x01" * 20, bytes(32), bytes(32), 0, bytes(20))
+        party_of(b"a".ljust(32, b"\0"), 64 | 1, b"\x01" * 20, bytes(32), bytes(32), 0, bytes(20))
     assert role_bits(("hospital", "committee", "publisher")) == 11
+    assert role_bits(("verifier",)) == 32
 
 
 def test_stakes_leave_after_unbonding_only(world):
