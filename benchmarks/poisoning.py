@@ -6,7 +6,7 @@ digits of scikit-learn (8 × 8 pixels), and a perceptron on the heart data of fo
 
 ``Verified`` decides with the product's own checks (:func:`flbc.verification.checks.decide`) in the clear: three parties
 on shares compute the same integers, apart from rounding in the last place. The committee checks with 3 × 80 samples
-that nobody trains on. Columns:
+that nobody trains on. Bad clients cut updates off at ``max_change`` as good ones do: beyond it nothing passes. Columns:
 
 * *undefended*: the mean of all updates;
 * *accuracy*: no bounds but one so wide (64 for each coordinate) that it stops overflows only;
@@ -243,7 +243,9 @@ class Verified:
     def aggregate(self, round_: int, before: Arrays, sent: Sequence[Arrays]) -> tuple[Arrays, Sequence[bool]]:
         """Check all updates, and add the mean of those accepted."""
         start = self._vector(before)
-        changes = np.stack([self._vector(arrays) - start for arrays in sent])
+        # A client's mod cuts off what max_change forbids; who sends it nevertheless is refused for that alone.
+        limit = self._policy.max_change
+        changes = np.clip(np.stack([self._vector(arrays) - start for arrays in sent]), -limit, limit)
         model, updates = fixed(start, SUM_FRACTION), Clear(fixed(changes, SUM_FRACTION))
         bound = torch.full(model.shape, self._policy.change_bound, dtype=torch.int64)
         inside = within(self._engine, updates, -bound, bound)
