@@ -194,6 +194,14 @@ def test_a_norm_that_wraps_cannot_move_the_bar_of_others(
     assert passes(program, policy, start, [*honest, large, wrapped]) == [1] * 6 + [0], "the attack on the weak form"
 
 
+def test_updates_out_of_bounds_do_not_cost_honest_ones_the_round(program: Program, start: dict[str, Any]) -> None:
+    """As zeros they would pull the median down to the smallest honest norm, and all with larger ones would fail."""
+    honest = [learned(start, seed) for seed in range(20, 26)]
+    norms = sorted(int((u >> (SUM_FRACTION - FRACTION)).pow(2).sum()) for u in honest)
+    policy = Policy(norm_factor=1.002 * (norms[5] / norms[4]) ** 0.5, max_drop=None, max_change=64.0)
+    assert passes(program, policy, start, [*honest, *[torch.full_like(honest[0], 2**50)] * 4]) == [1] * 6 + [0] * 4
+
+
 def test_cosine(program: Program, start: dict[str, Any]) -> None:
     updates = [learned(start, 20), -learned(start, 21), learned(start, 22)]
     root = learned(start, 30).double()
