@@ -108,6 +108,10 @@ class SecureStrategy(Strategy):
     #: Makes the scheme keys of an attempt; None: they are the helper's.
     key_maker: KeyMaker | None = None
 
+    def _first_model(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Return the model that a run begins with."""
+        return arrays
+
     def _terms(self) -> dict[str, Any]:
         """Return what the scheme adds to the session's terms."""
         return {}
@@ -191,6 +195,7 @@ class SecureStrategy(Strategy):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
         book: Book | None,
     ) -> Result:
+        initial_arrays = self._first_model(initial_arrays)
         minima = (getattr(self.strategy, name, 0) for name in ("min_train_nodes", "min_available_nodes"))
         parts: dict[str, bytes | str | int] = {"scheme": self.scheme, "key-bits": self.key_bits, "mode": self.mode}
         parts["committee"] = book is not None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from logging import INFO
 from pathlib import Path
 from typing import Any, ClassVar
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import Array, ArrayRecord
 from flwr.common.logger import log
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Strategy
 
 from ..codec import Codec
 from ..errors import ConfigError
@@ -133,20 +131,10 @@ class Verified(SecureStrategy):
         )
         self.policy = policy
 
-    def start(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
-    ) -> Result:
-        """See :meth:`SecureStrategy.start`. BatchNorm's running statistics are folded into its scale and shift."""
-        folded = fold({name: array.numpy() for name, array in initial_arrays.items()})
-        initial_arrays = ArrayRecord({name: Array(array) for name, array in folded.items()})
-        return super().start(grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
+    def _first_model(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Fold BatchNorm's running statistics into its scale and shift, as clients do with what they share."""
+        folded = fold({name: array.numpy() for name, array in arrays.items()})
+        return ArrayRecord({name: Array(array) for name, array in folded.items()})
 
     def _summary(self) -> None:
         p = self.policy
