@@ -27,7 +27,7 @@ from flbc.node import Policy
 from flbc.node.committee import Entry
 from flbc.node.model_request import ModelsRequest
 from flbc.node.ticket import admit
-from flbc.node.verdict import check_verdicts
+from flbc.node.verdict import Answer, check_verdicts
 from flbc.round import Signed
 from flbc.verification.policy import Policy as ModelPolicy
 from tests.support.parties import identity
@@ -366,11 +366,18 @@ def test_verdicts_need_all_three_and_one_content(consortium: CheckedConsortium) 
 
 
 # ---------------------------------------------------------------------- what single nodes see
-def test_a_verifier_keeps_no_secret_of_a_client_in_its_answer(consortium: CheckedConsortium) -> None:
-    """What goes back to the server is verdict and measurements: of models that were accepted no number."""
+def test_a_verifier_says_nothing_but_its_verdict_and_what_it_cost(consortium: CheckedConsortium) -> None:
+    """What goes back to the server: of models that were accepted no number, and of the data its size."""
     ticket = consortium.ticket()
     answers = consortium.verify(ticket, consortium.models(ticket, consortium.submit(ticket)))
-    assert {len(answer) for answer in answers.values() if isinstance(answer, bytes)} <= set(range(400, 1200))
+    for answer in answers.values():
+        assert isinstance(answer, bytes)
+        report = Answer.decode(answer).report
+        assert set(report) == {"samples", "accepted", "stages"}
+        assert (report["samples"], report["accepted"]) == (120, 5)
+        stages = report["stages"]
+        assert isinstance(stages, dict)
+        assert all(len(row) == 3 for row in stages.values())
 
 
 def test_a_verifier_that_dies_leaves_the_others_with_nothing_said(consortium: CheckedConsortium) -> None:
