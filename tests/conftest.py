@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "flbc"
     monkeypatch.setenv("FLBC_HOME", str(path))
     return path
+
+
+@pytest.fixture(autouse=True)
+def same_start() -> None:
+    """Give every test the same model weights, whichever tests ran before it in its process."""
+    if "torch" in sys.modules:
+        # The seed with which torch starts, so that it is no matter which test loads it first.
+        sys.modules["torch"].manual_seed(67280421310721)
 
 
 @pytest.fixture(scope="session")

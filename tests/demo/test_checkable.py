@@ -63,8 +63,10 @@ def test_the_network_can_be_computed_on_shares() -> None:
 
 
 def test_a_node_learns_in_two_epochs(one_thread: None) -> None:
+    torch = pytest.importorskip("torch")
     rows, own = DATA.load(0, 3, 0, {}), DATA.defaults
     model = DATA.model()
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in DATA.initial().items()})
     fit(DATA, model, rows, Local(learning_rate=own.learning_rate, batch_size=own.batch_size, epochs=2))
     assert accuracy(DATA, model, rows) > 0.8
 
