@@ -64,5 +64,5 @@ clean: ## Remove .venv and caches
 		{ echo "flbc needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt torch
-	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[simulation,torch,demo,phe,dev,bench]'
+	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[simulation,torch,demo,phe,dkg,dev,bench]'
 	@touch $@
