@@ -225,6 +225,7 @@ def _affordable(terms: Terms, plan: VectorPlan, num_rounds: int) -> int:
         dimension=plan.length,
         client_step=privacy.clip_norm / terms.codec.max_abs,
         min_survivors=terms.min_survivors,
+        most=privacy.rounds or num_rounds,
     )
     if paid < 1:
         raise ConfigError(

@@ -29,6 +29,7 @@ Importing this package loads neither torch, Opacus nor scipy: Flower starts a pr
 from .clipping import clip_update
 from .gradients import clipped_gradient_sum
 from .mechanism import GaussianMechanism, plan
+from .sampling import poisson_sample
 from .spec import Privacy
 
-__all__ = ["GaussianMechanism", "Privacy", "clip_update", "clipped_gradient_sum", "plan"]
+__all__ = ["GaussianMechanism", "Privacy", "clip_update", "clipped_gradient_sum", "plan", "poisson_sample"]

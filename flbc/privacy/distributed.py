@@ -36,7 +36,11 @@ eta(s) = 2 (w + w⁴ + w⁹ + ...), w = exp(-2 pi² s²).
    accountant's ``slack``; r = 3 makes eta 2**-255 and takes 9 from sigma², which is thousands or more in practice.
 
 Shares of further survivors are independent noise on top, hence post-processing as well; so is the modulus of the
-masks. The same holds for any sensitivity, so also for replace-one neighbours.
+masks. The same holds for any sensitivity, so also for replace-one neighbours, and for a record that is in the sum only
+sometimes: whatever a is, the noised sum is nearly post-processing of a + X.
+
+**OpenDP.** One draw of N_Z(0, sigma²) by OpenDP's exact sampler, at an opener or a client, is step 2 alone
+(:mod:`flbc.privacy.opendp`).
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ import math
 from ..errors import PrivacyConfigError
 from .discrete import discrete_total_variation_bound
 from .noise import MAX_SIGMA, total_variation_bound
-from .spec import WHERES, Privacy, Where, require_count
+from .spec import WHERES, Privacy, Sampler, Where, require_count
 
 MIN_LOCAL_SIGMA = 5.0
 """Smallest deviation of one client's share, in integers: below it the sum of shares is not close enough (step 1)."""
@@ -58,15 +62,20 @@ _FLOAT_MARGIN = 1 - 2.0**-48
 """Multipliers are recomputed from sigma times this, so float64 rounding in sigma and its roots never flatters."""
 
 
+def is_discrete(where: Where, sampler: Sampler) -> bool:
+    """Return whether noise is discrete Gaussian; else it is a rounded Gaussian, which needs none of the above."""
+    return where == "clients" or sampler == "opendp"
+
+
 def noisy_parties(privacy: Privacy, min_survivors: int | None) -> int:
-    """Return among how many clients the noise is divided: ``min_survivors - colluders``, 1 when the opener adds it.
+    """Return among how many clients the noise is divided: ``min_survivors - colluders``; 1 when it is not divided.
 
     Raises
     ------
     PrivacyConfigError
         If clients add the noise and ``min_survivors`` is missing, or leaves fewer than two honest ones.
     """
-    if privacy.where == "opener":
+    if privacy.where != "clients":
         return 1
     if isinstance(min_survivors, bool) or not isinstance(min_survivors, int):
         raise PrivacyConfigError(
@@ -87,8 +96,8 @@ def check_parties(where: Where, parties: int) -> None:
     require_count("noisy_parties", parties)
     if where not in WHERES or (where == "clients") != (parties > 1):
         raise PrivacyConfigError(
-            f"noise by {where!r} among {parties} parties: it is added by one opener, or by two or more clients; make "
-            "the mechanism with plan()"
+            f"noise by {where!r} among {parties} parties: it is added by one opener, by every client for itself, or in "
+            "shares by two or more clients; make the mechanism with plan()"
         )
 
 
@@ -102,14 +111,14 @@ def check_local_sigma(local_sigma: float) -> None:
     """
     if not local_sigma >= MIN_LOCAL_SIGMA:
         raise PrivacyConfigError(
-            f"every client would add noise of deviation {local_sigma:.3g} integers, and the accounting needs at least "
+            f"each party would add noise of deviation {local_sigma:.3g} integers, and the accounting needs at least "
             f"{MIN_LOCAL_SIGMA:g}: use more bits in the codec, raise noise_multiplier, or lower min_survivors"
         )
 
 
-def effective_multiplier(where: Where, sigma: float, sensitivity: float) -> float:
+def effective_multiplier(where: Where, sigma: float, sensitivity: float, sampler: Sampler = "rounded") -> float:
     """Return the multiplier of the continuous Gaussian mechanism behind the noise, rounded down."""
-    return (continuous_sigma(sigma) if where == "clients" else sigma) / sensitivity * _FLOAT_MARGIN
+    return (continuous_sigma(sigma) if is_discrete(where, sampler) else sigma) / sensitivity * _FLOAT_MARGIN
 
 
 def continuous_sigma(sigma: float) -> float:
@@ -154,7 +163,7 @@ def distance(parties: int, local_sigma: float = MIN_LOCAL_SIGMA, rounding: float
     return ((parties - 1) * pair / (1 - pair) + rounded / (1 - rounded)) * (1 + 2.0**-40)
 
 
-def slack(parties: int, dimension: int) -> float:
+def slack(parties: int, dimension: int, sampler: Sampler = "rounded") -> float:
     """Total variation distance of one round's noise from post-processing of a Gaussian, sampling errors included.
 
     That of the largest sigma serves every sigma, so that it is known before sigma is.
@@ -165,12 +174,16 @@ def slack(parties: int, dimension: int) -> float:
         Honest shares that make the noise, n; 1 for a rounded Gaussian of the opener, which *is* post-processing.
     dimension : int
         Coordinates, d.
+    sampler : {"rounded", "opendp"} (default: "rounded")
+        OpenDP's has no error of its own: the bound for ours is kept where there are shares, to have one for both.
 
     Returns
     -------
     float
         d tau, or d (n tau + distance): ``slack`` of :mod:`flbc.privacy.accountant`.
     """
+    if parties == 1 and sampler == "opendp":
+        return dimension * distance(1)
     if parties == 1:
         return dimension * total_variation_bound(MAX_SIGMA)
     return dimension * (parties * discrete_total_variation_bound(MAX_SIGMA) + distance(parties))

@@ -2,7 +2,11 @@ r"""The Gaussian mechanism on integer sums: sensitivity carried by the object th
 
 How large the sensitivity is: :mod:`flbc.privacy.sensitivity`. Who adds the noise, and who is trusted with it:
 ``where="opener"`` is whoever opens the sum, which adds all of it, a rounded Gaussian (:mod:`flbc.privacy.noise`);
-``where="clients"`` is every client, which adds a share, a discrete Gaussian (:mod:`flbc.privacy.distributed`).
+``where="clients"`` is every client, which adds a share, a discrete Gaussian (:mod:`flbc.privacy.distributed`);
+``where="local"`` is every client, which adds all of it to its own vector: a sum of m then carries m times the variance.
+``sampler="opendp"`` draws a discrete Gaussian in all of these places (:mod:`flbc.privacy.opendp`).
+
+What rounds cost, with and without sampling: :mod:`flbc.privacy.budget`.
 
 **Delta** is shared with the sampler: T rounds of d draws, each within tau of ideal in total variation, use
 T d (1 + e^epsilon) tau of it (:func:`flbc.privacy.noise.total_variation_bound`, or
@@ -20,19 +24,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PrivacyConfigError, SensitivityError
-from .accountant import affordable_rounds, gaussian_delta, gaussian_epsilon, solve_noise_multiplier
+from .budget import Cost, solve
 from .discrete import discrete_gaussian
 from .distributed import (
     check_local_sigma,
     check_parties,
     discrete_sigma,
     effective_multiplier,
+    is_discrete,
     noisy_parties,
     slack,
 )
 from .noise import MAX_SIGMA, rounded_gaussian
+from .opendp import opendp_gaussian
 from .sensitivity import check_settings, derive, settings_of
-from .spec import Privacy, Unit, Where, require_count, require_delta, require_positive
+from .spec import (
+    Accountant,
+    Privacy,
+    Sampler,
+    Unit,
+    Where,
+    check_choices,
+    require_count,
+    require_delta,
+    require_positive,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +73,8 @@ class GaussianMechanism:
     noise_multiplier : float
         Standard deviation of the noise over ``sensitivity``.
     sigma : float
-        Standard deviation in integer units of the noise that the guarantee counts on: the opener's, or the sum of
-        ``noisy_parties`` clients' shares.
+        Standard deviation in integer units of the noise that the guarantee counts on: the opener's, the sum of
+        ``noisy_parties`` clients' shares, or what each client adds to its own vector.
     epsilon, delta : float
         Budget of the whole task.
     rounds : int
@@ -69,10 +85,17 @@ class GaussianMechanism:
         Example unit: largest number of examples one client sums in a round. Client unit: 1.
     stochastic : bool (default: False)
         Client unit: updates are rounded stochastically.
-    where : {"opener", "clients"} (default: "opener")
+    where : {"opener", "clients", "local"} (default: "opener")
         Who adds the noise.
     noisy_parties : int (default: 1)
-        Honest clients whose shares make the noise, at least 2: ``min_survivors - colluders``. 1 for the opener.
+        ``where="clients"``: honest clients whose shares make the noise, at least 2: ``min_survivors - colluders``.
+        Else 1.
+    sampling_rate : float (default: 1.0)
+        Example unit: probability with which each example is in a round's sum.
+    accountant : {"prv", "rdp"} (default: "prv")
+        How rounds are composed if ``sampling_rate`` is below 1.
+    sampler : {"rounded", "opendp"} (default: "rounded")
+        What draws the noise.
 
     Raises
     ------
@@ -96,6 +119,9 @@ class GaussianMechanism:
     stochastic: bool = False
     where: Where = "opener"
     noisy_parties: int = 1
+    sampling_rate: float = 1.0
+    accountant: Accountant = "prv"
+    sampler: Sampler = "rounded"
 
     def __post_init__(self) -> None:
         """Check ranges, then recompute what follows from them."""
@@ -105,6 +131,7 @@ class GaussianMechanism:
         require_delta(self.delta)
         require_count("rounds", self.rounds)
         check_parties(self.where, self.noisy_parties)
+        check_choices(self.unit, self.sampling_rate, self.accountant, self.sampler)
         derived = derive(self.unit, self.dimension, self.clip_norm, self.step, self.max_examples, self.stochastic)
         derived["sigma"] = self.noise_multiplier * derived["sensitivity"]
         for name, value in derived.items():
@@ -114,14 +141,14 @@ class GaussianMechanism:
                     f"{name} is {getattr(self, name)!r}, but the mechanism's own settings imply {value!r}: do not edit "
                     "a mechanism, make one with plan()"
                 )
-        if not self.sigma <= MAX_SIGMA or self.max_abs >= 2**62:
+        if not self.sigma <= MAX_SIGMA or self.vector_bound >= 2**62:
             raise PrivacyConfigError(
                 f"noise deviation {self.sigma:.3g} or coordinate bound {self.max_abs:.3g} exceeds 64-bit integers: use "
                 "fewer bits in the codec, fewer examples per client, or a larger epsilon"
             )
-        if self.where == "clients":
+        if is_discrete(self.where, self.sampler):
             check_local_sigma(self.local_sigma)
-        if self._delta(self.rounds) > self.delta:
+        if not self._cost().pays_for(self.epsilon, self.delta, self.rounds):
             raise PrivacyConfigError(
                 f"{self.rounds} rounds at noise multiplier {self.noise_multiplier:g} cost epsilon "
                 f"{self.epsilon_after(self.rounds):.4g}, above the budget of {self.epsilon:g} at delta {self.delta:g}, "
@@ -133,11 +160,23 @@ class GaussianMechanism:
         """Standard deviation of what one party adds to each integer: a client's share, or all of the opener's noise."""
         return self.sigma / math.sqrt(self.noisy_parties)
 
+    @property
+    def vector_bound(self) -> int:
+        """Largest magnitude of a coordinate that a client hides: ``max_abs``, and with local noise nine deviations."""
+        return self.max_abs + (_tail(self.sigma) if self.where == "local" else 0)
+
     def draw(self, count: int) -> NDArray[np.int64]:
-        """Draw what one party adds to ``count`` integers: the opener's noise, or one client's share of it."""
+        """Draw what one party adds to ``count`` integers: the opener's noise, one client's share, or its own noise."""
+        if self.sampler == "opendp":
+            return opendp_gaussian(count, self.local_sigma)
         if self.where == "clients":
             return discrete_gaussian(count, self.local_sigma)
         return rounded_gaussian(count, self.sigma)
+
+    def add_local(self, vector: NDArray[np.int64], noise: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return a client's checked vector with its own noise, cut off at ``vector_bound`` (post-processing)."""
+        bounded: NDArray[np.int64] = np.clip(vector + noise, -self.vector_bound, self.vector_bound)
+        return bounded
 
     def check_survivors(self, min_survivors: int) -> None:
         """Refuse to rely on more honest clients than a sum of ``min_survivors`` surely has.
@@ -157,15 +196,19 @@ class GaussianMechanism:
 
     def epsilon_after(self, rounds: int) -> float:
         """Epsilon (zero-out neighbours, at the budget's delta) that ``rounds`` opened rounds have cost, rounded up."""
-        return self._epsilon(rounds, self.sensitivity)
+        return self._cost().epsilon(self.delta, rounds)
 
     def replace_one_epsilon_after(self, rounds: int) -> float:
         """Epsilon for replace-one neighbours, roughly twice as large, of the same noise after ``rounds`` rounds."""
-        return self._epsilon(rounds, self.replace_one_sensitivity)
+        factor = self.replace_one_sensitivity / self.sensitivity * (1 + 2.0**-50)
+        return self._cost().replace_one_epsilon(self.delta, rounds, factor)
 
     def affordable_rounds(self) -> int:
-        """Return how many rounds may be opened within (epsilon, delta) in total; can exceed ``rounds``, never below."""
-        return affordable_rounds(self.epsilon, self.delta, self._multiplier(self.sensitivity), slack=self._slack())
+        """Return how many rounds may be opened within (epsilon, delta) in total; can exceed ``rounds``, never below.
+
+        Under sampling it is not looked for beyond ``rounds``.
+        """
+        return self._cost().affordable_rounds(self.epsilon, self.delta, self.rounds)
 
     def noise_tail(self, parties: int = 1) -> int:
         """Magnitude that slots and moduli reserve for the noise of one coordinate, in integers (nine deviations).
@@ -177,9 +220,15 @@ class GaussianMechanism:
         ----------
         parties : int (default: 1)
             Clients whose shares are in the sum: all that may survive, not ``noisy_parties``. No matter for the opener.
+
+        Returns
+        -------
+        int
+            0 with local noise, which is inside each client's own ``vector_bound``.
         """
-        deviation = self.local_sigma * math.sqrt(parties) if self.where == "clients" else self.sigma
-        return math.ceil(9 * deviation) + 1
+        if self.where == "local":
+            return 0
+        return _tail(self.local_sigma * math.sqrt(parties) if self.where == "clients" else self.sigma)
 
     def check(self, vector: NDArray[np.int64]) -> None:
         """Refuse a client's vector that the noise was not sized for. Called before it is protected.
@@ -237,19 +286,14 @@ class GaussianMechanism:
                 raise PrivacyConfigError(f"field {name} of the noise mechanism is not of type {kind.__name__}")
         return cls(**values)
 
-    def _multiplier(self, sensitivity: float) -> float:
-        return effective_multiplier(self.where, self.sigma, sensitivity)
+    def _cost(self) -> Cost:
+        multiplier = effective_multiplier(self.where, self.sigma, self.sensitivity, self.sampler)
+        lost = slack(self.noisy_parties, self.dimension, self.sampler)
+        return Cost(multiplier, lost, self.sampling_rate, self.accountant)
 
-    def _slack(self) -> float:
-        return slack(self.noisy_parties, self.dimension)
 
-    def _delta(self, rounds: int) -> float:
-        return gaussian_delta(self.epsilon, self._multiplier(self.sensitivity), rounds, slack=self._slack())
-
-    def _epsilon(self, rounds: int, sensitivity: float) -> float:
-        if rounds == 0:
-            return 0.0
-        return gaussian_epsilon(self.delta, self._multiplier(sensitivity), rounds, slack=self._slack())
+def _tail(deviation: float) -> int:
+    return math.ceil(9 * deviation) + 1
 
 
 def plan(
@@ -302,9 +346,11 @@ def plan(
     parties, derived = noisy_parties(privacy, min_survivors), derive(**settings)
     multiplier = privacy.noise_multiplier
     if multiplier is None:
-        lost = slack(parties, dimension)
-        multiplier = solve_noise_multiplier(privacy.epsilon, privacy.delta, budgeted, slack=lost)
-        if privacy.where == "clients":
+        lost, rate = slack(parties, dimension, privacy.sampler), float(privacy.sampling_rate)
+        multiplier = solve(
+            privacy.epsilon, privacy.delta, budgeted, slack=lost, rate=rate, accountant=privacy.accountant
+        )
+        if is_discrete(privacy.where, privacy.sampler):
             multiplier = discrete_sigma(multiplier * derived["sensitivity"], parties) / derived["sensitivity"]
     return GaussianMechanism(
         **settings,
@@ -316,6 +362,9 @@ def plan(
         rounds=budgeted,
         where=privacy.where,
         noisy_parties=parties,
+        sampling_rate=float(privacy.sampling_rate),
+        accountant=privacy.accountant,
+        sampler=privacy.sampler,
     )
 
 
@@ -326,10 +375,11 @@ def affordable(
     client_step: float | None = None,
     stochastic: bool = False,
     min_survivors: int | None = None,
+    most: int = 10_000,
 ) -> int:
     """Return how many rounds the budget pays for at ``privacy.noise_multiplier``; 0 if not even one.
 
-    The parameters are those of :func:`plan`.
+    The parameters are those of :func:`plan`. Under sampling no more than ``most`` are looked for.
 
     Raises
     ------
@@ -340,7 +390,8 @@ def affordable(
         raise PrivacyConfigError("noise_multiplier is None, and any number of rounds can be planned: call plan()")
     sensitivity = derive(**settings_of(privacy, dimension, 1, client_step, stochastic))["sensitivity"]
     parties, sigma = noisy_parties(privacy, min_survivors), privacy.noise_multiplier * sensitivity
-    if privacy.where == "clients":
+    if is_discrete(privacy.where, privacy.sampler):
         check_local_sigma(sigma / math.sqrt(parties))
-    multiplier = effective_multiplier(privacy.where, sigma, sensitivity)
-    return affordable_rounds(privacy.epsilon, privacy.delta, multiplier, slack=slack(parties, dimension))
+    multiplier = effective_multiplier(privacy.where, sigma, sensitivity, privacy.sampler)
+    cost = Cost(multiplier, slack(parties, dimension, privacy.sampler), privacy.sampling_rate, privacy.accountant)
+    return cost.affordable_rounds(privacy.epsilon, privacy.delta, most)

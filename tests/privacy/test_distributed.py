@@ -349,7 +349,7 @@ def test_announcements_that_are_refused(edit: Callable[[dict[str, Any]], dict[st
 def test_opener_noise_cannot_be_announced_as_shares_of_many() -> None:
     opener = plan(Privacy(epsilon=3.0), dimension=10, rounds=5, client_step=STEP16)
     for changes in ({"noisy_parties": 4}, {"where": "clients"}):
-        with pytest.raises(PrivacyConfigError, match="one opener, or by two or more clients"):
+        with pytest.raises(PrivacyConfigError, match="by one opener, by every client for itself, or in shares"):
             GaussianMechanism.from_dict(opener.to_dict() | changes)
 
 
