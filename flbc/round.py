@@ -252,7 +252,8 @@ class Opening(Struct):
     total : bytes
         keccak-256 of the opened (noised) sum as little-endian int64.
     sigma : int
-        Standard deviation of the noise in millionths of a quantisation step; 0 without noise.
+        Standard deviation of the noise that was added at this opening, in millionths of a quantisation step; 0 without
+        noise, and where the clients had added it before.
     epsilon : int
         Epsilon of the task after this opening in millionths, rounded up; :data:`UNBOUNDED` without noise.
     """

@@ -134,6 +134,8 @@ class Masked(SecureStrategy):
     def _noise_by(self) -> str:
         if self.privacy is not None and self.privacy.where == "clients":
             return f"the clients, of whom {self.privacy.colluders} may work with the server"
+        if self.privacy is not None and self.privacy.where == "local":
+            return super()._noise_by
         return "the server, which knows the exact sum and is trusted with it"
 
     def _terms(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..node.mask_memory import MaskMemory
 from ..node.model_request import ModelsRequest, pack_many
 from ..node.nddfe import PAD, SCHEME, own_statement
 from ..node.opening import OpenRequest, pack_opening
-from ..node.participant import CLIP_METRIC, check_clipping, update_of
+from ..node.participant import CLIP_METRIC, RATE_METRIC, check_clipping, check_sampling, update_of
 from ..node.scheme_keys import key_domain, paillier_keys
 from ..node.seats import SCHEME as VERIFIED
 from ..node.terms import mechanism_of
@@ -166,7 +166,9 @@ class SecureMod:
                 return reply
             metrics = dict(only(reply.content.metric_records, "train reply"))
             new = _numpy(only(reply.content.array_records, "train reply"))
-            check_clipping(mechanism_of(ticket.config), metrics.pop(CLIP_METRIC, None))
+            mechanism = mechanism_of(ticket.config)
+            check_clipping(mechanism, metrics.pop(CLIP_METRIC, None))
+            check_sampling(mechanism, metrics.pop(RATE_METRIC, None))
             layout = Layout.of(old, private=ticket.config.floats_only)
             trained = Trained(
                 layout,

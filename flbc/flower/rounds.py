@@ -145,7 +145,7 @@ class SecureRound:
         while True:
             collected = self._collect(replies)
             accepted, metric_names = self._agreeing(collected.accepted)
-            if accepted and session.mechanism is not None and session.mechanism.where == "clients":
+            if accepted and session.mechanism is not None and session.mechanism.where != "opener":
                 session.paid.add(self.number)  # every client has paid for the round with its upload
             if len(accepted) < session.config.min_survivors:
                 need = session.config.min_survivors
@@ -257,5 +257,6 @@ class SecureRound:
                 log(WARNING, "flbc: %d coordinates did not fit their range (see Codec)", opened.saturated)
             return opened
         example = session.mechanism.unit == "example"
-        examples = sum(roster.parties[index].examples for index in parties)
+        # The expected number: how many were drawn is data.
+        examples = session.mechanism.sampling_rate * sum(roster.parties[index].examples for index in parties)
         return session.plan.decode_private(total, session.mechanism.step, examples if example else len(parties))

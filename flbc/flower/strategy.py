@@ -122,7 +122,22 @@ class SecureStrategy(Strategy):
     @property
     def _noise_by(self) -> str:
         """Say in the summary who adds the noise."""
+        if self.privacy is not None and self.privacy.where == "local":
+            return "every client to its own update: nobody is trusted, and the sum carries all of it"
         return "whoever opens the sum, who is trusted"
+
+    @property
+    def _sampling(self) -> str:
+        """Say in the summary which sampling is counted in epsilon."""
+        counted = "every example of a node takes part in every round"
+        if self.privacy is not None and self.privacy.sampling_rate < 1:
+            counted = (
+                f"each node draws every example with probability {self.privacy.sampling_rate:g}, secretly: counted "
+                f"({self.privacy.accountant} accountant)"
+            )
+        elif self.privacy is not None and self.privacy.unit == "client":
+            counted = "none"
+        return f"{counted}; clients are chosen by the server: not counted"
 
     @property
     def _coded(self) -> str:
@@ -147,6 +162,7 @@ class SecureStrategy(Strategy):
             log(INFO, "\t│\t├── Differential privacy: epsilon %g, delta %g", p.epsilon, p.delta)
             log(INFO, "\t│\t├── Unit: one %s; neighbours: zero-out (replace-one is printed beside it)", p.unit)
             log(INFO, "\t│\t├── Clipping norm %g; noise added by %s", p.clip_norm, self._noise_by)
+            log(INFO, "\t│\t├── Sampling: %s", self._sampling)
             shown = ", ".join(self.reveal_metrics) or "none"
             log(INFO, "\t│\t└── Metrics in clear, outside epsilon: %s", shown)
         if self.ledger is not None:

@@ -166,13 +166,16 @@ def reserve_free(ticket: Ticket, block: bytes, memory: NodeMemory) -> bytes | No
 def noise_of(config: TaskConfig) -> Noise | None:
     """Return what draws the noise that whoever opens adds (S17); None where nobody does, or the clients did."""
     mechanism = mechanism_of(config)
-    return None if mechanism is None or mechanism.where == "clients" else mechanism.draw
+    return None if mechanism is None or mechanism.where != "opener" else mechanism.draw
 
 
 def sigma_of(config: TaskConfig) -> int:
-    """Return the noise's standard deviation in millionths of a quantisation step; 0 without privacy."""
+    """Return the deviation of the noise that whoever opens adds, in millionths of a quantisation step.
+
+    0 without privacy, and where the clients add the noise: an opener vouches for what it did itself.
+    """
     mechanism = mechanism_of(config)
-    return 0 if mechanism is None else round(mechanism.sigma * _MILLION)
+    return 0 if mechanism is None else round(mechanism.opener_sigma * _MILLION)
 
 
 def epsilon_of(config: TaskConfig, openings: int) -> int:

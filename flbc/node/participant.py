@@ -27,12 +27,14 @@ from .memory import NodeMemory
 from .model_plan import folded_update
 from .opening import charge
 from .pins import Pins
-from .terms import client_noise, codec_of, declared_weight, mechanism_of, model_plan, vector_plan
+from .terms import codec_of, declared_weight, mechanism_of, model_plan, vector_plan
 from .ticket import Ticket, admit
 from .trained import Trained, encode_waiting, gather
 
 #: Metric in which an app of the example unit says to which norm it clipped.
 CLIP_METRIC = "clip-norm"
+#: Metric in which an app of the example unit says at which rate it sampled its examples.
+RATE_METRIC = "sample-rate"
 #: Fixed point (flbc.codec.exact) holds weights below this.
 MAX_WEIGHT = 2**28
 
@@ -150,6 +152,9 @@ class Participant:
         compression = codec_of(ticket.config).compression
         if compression is not None:
             gather(ticket, trained, compression, self.memory)
+        if mechanism is not None and mechanism.where == "local":
+            # Once a round: who could open single updates would take the mean over attempts with fresh noise.
+            trained = replace(trained, noise=mechanism.draw(mechanism.dimension))
         self.memory.keep_trained(ticket.label, trained.to_bytes())
 
     def submit(self, ticket: Ticket) -> Reply:
@@ -173,7 +178,8 @@ class Participant:
             return Reply(None, size_class=2.0 ** math.ceil(math.log2(trained.weight)))
         if ticket.config.privacy is None and limit == 0:  # weight 0, and nobody knows the others' yet
             return Reply(None, size_class=1.0)
-        if client_noise(ticket.config) is not None:  # whatever happens to the update afterwards (S20)
+        mechanism = mechanism_of(ticket.config)
+        if mechanism is not None and mechanism.where != "opener":  # whatever happens to the update afterwards (S20)
             charge(ticket, self.memory, self.pins.policy.max_total_epsilon)
         encoded, carry = self._encode(ticket, trained)
         nonce = secrets.token_bytes(32)
@@ -219,7 +225,11 @@ class Participant:
             floats, _ = clip_update(floats, mechanism.clip_norm)
         encoded = plan.encode_private(floats, mechanism.step)
         mechanism.check(encoded.values)
-        return encoded, b""
+        if mechanism.where != "local":
+            return encoded, b""
+        if trained.noise is None:
+            raise ProtocolError("The kept update lacks its noise, so it is not sent; train the round again")
+        return replace(encoded, values=mechanism.add_local(encoded.values, trained.noise)), b""
 
 
 def check_clipping(mechanism: GaussianMechanism | None, clip_norm: object) -> None:
@@ -237,6 +247,29 @@ def check_clipping(mechanism: GaussianMechanism | None, clip_norm: object) -> No
         raise PolicyError(
             f"With Privacy(unit='example') the train reply's MetricRecord must say the norm that was used: "
             f'"{CLIP_METRIC}": {mechanism.clip_norm!r} (it stays on the node)'
+        )
+
+
+def check_sampling(mechanism: GaussianMechanism | None, rate: object) -> None:
+    """Raise unless an app of the example unit says that it sampled at the task's rate.
+
+    With a rate of 1 an app that says nothing sampled nothing. Without this a server could announce a small rate, for
+    which little noise is enough, to apps that train on all of their examples.
+
+    Raises
+    ------
+    PolicyError
+        Says what to do, and what to add to the train reply.
+    """
+    if mechanism is None or mechanism.unit != "example":
+        return
+    if rate is None and mechanism.sampling_rate == 1:
+        return
+    if rate != mechanism.sampling_rate:
+        q = mechanism.sampling_rate
+        raise PolicyError(
+            f"With Privacy(sampling_rate={q!r}) the app must train on flbc.privacy.poisson_sample(examples, {q!r}), "
+            f'and the train reply\'s MetricRecord must say so: "{RATE_METRIC}": {q!r} (it stays on the node)'
         )
 
 

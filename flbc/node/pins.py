@@ -50,6 +50,7 @@ from .terms import policy_of
 INSECURE_MODES = ("paper",)
 #: Schemes whose security grows with the size of a scheme key.
 KEY_SIZED = ("paillier",)
+_NOISE_BY = {"opener": "the opener", "clients": "the clients", "local": "every client for itself"}
 _PARTY_KEYS = {"name", "roles", "address", "encryption", "scheme-key", "examples", "vrf"}
 
 
@@ -68,10 +69,12 @@ class Policy:
     min_threshold : float (default: 2/3)
         With masking, the smallest fraction of a group whose shares open a client's secret (S24).
     noise_by : str (default: "")
-        ``"clients"``: with differential privacy, accept only noise that the clients add (:class:`flbc.Masked`), so that
-        no server is trusted with exact sums; ``"opener"``: only noise of whoever opens; empty: either.
+        ``"clients"``: with differential privacy, accept only noise of which every client adds a share
+        (:class:`flbc.Masked`), so that no server is trusted with exact sums; ``"local"``: only noise that every client
+        adds for itself; ``"opener"``: only noise of whoever opens; empty: any.
     min_noise_multiplier : float (default: 0.0)
-        Above 0, differential privacy is required, with at least this multiplier.
+        Above 0, differential privacy is required, with at least this multiplier. Under sampling a small one may be
+        right: epsilon is what counts.
     max_epsilon : float (default: inf)
         When finite, differential privacy is required, with at most this epsilon for a task.
     max_delta : float (default: 1e-3)
@@ -198,7 +201,7 @@ class Policy:
         if not all(map(_is_number, numbers.values())):
             raise PolicyError(f"This node cannot check the task's privacy: {', '.join(numbers)} must be numbers")
         if self.noise_by and config.privacy.get("where") != self.noise_by:
-            raise PolicyError(f"This node's policy wants the noise to be added by the {self.noise_by}")
+            raise PolicyError(f"This node's policy wants the noise to be added by {_NOISE_BY[self.noise_by]}")
         if config.privacy["epsilon"] > self.max_epsilon:
             raise PolicyError(f"This node's policy allows epsilon <= {self.max_epsilon}")
         if config.privacy["delta"] > self.max_delta:

@@ -39,7 +39,7 @@ def codec_terms(
     ``max_multiplier`` is None where weights are nobody's business; else they are the declared numbers of examples, at
     most this.
     """
-    max_abs = plan.codec.max_abs if mechanism is None else mechanism.max_abs
+    max_abs = plan.codec.max_abs if mechanism is None else mechanism.vector_bound
     if isinstance(plan, ModelPlan):
         max_abs = plan.max_abs
     fixed: dict[str, Any] = {"layout": plan.layout.hash.hex(), "length": plan.length, "max_abs": max_abs}
@@ -53,7 +53,7 @@ def mechanism_of(config: TaskConfig) -> GaussianMechanism | None:
 
 
 def client_noise(config: TaskConfig) -> Noise | None:
-    """Return what draws a client's own part of the noise; None where clients add none."""
+    """Return what draws a client's share of the noise; None where clients add none, or all of it for themselves."""
     mechanism = mechanism_of(config)
     return None if mechanism is None or mechanism.where != "clients" else mechanism.draw
 
@@ -100,7 +100,7 @@ def sum_spec(config: TaskConfig, round_: int = 1) -> SumSpec:
         raise ProtocolError("A model without floating-point arrays has nothing to compress")
     if config.verification is not None:
         return _shared_spec(config, codec, length, floats, max_abs)
-    agreed = (codec.max_abs, length) if mechanism is None else (mechanism.max_abs, mechanism.dimension)
+    agreed = (codec.max_abs, length) if mechanism is None else (mechanism.vector_bound, mechanism.dimension)
     if (max_abs, length) != agreed:
         raise ProtocolError("The task configuration contradicts itself: length or max_abs do not fit codec and privacy")
     if codec.compression is not None:

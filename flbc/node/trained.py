@@ -35,6 +35,9 @@ class Trained:
         Numbers or lists of numbers.
     compute_ms : int
         Training time in milliseconds.
+    noise : ndarray of int64 or None (default: None)
+        With local noise: what is added to the encoded update, the same in every attempt of the round. Several noised
+        copies of one update would tell their mean.
     """
 
     layout: Layout
@@ -42,16 +45,18 @@ class Trained:
     weight: float
     metrics: dict[str, float | list[float]]
     compute_ms: int
+    noise: NDArray[np.int64] | None = None
 
     def to_bytes(self) -> bytes:
         """Encode without pickle: a JSON header and arrays in .npy form."""
         names = list(self.update)
         fields = {"layout": self.layout.to_list(), "names": names, "weight": self.weight}
+        fields |= {"noise": self.noise is not None}
         head = json.dumps({**fields, "metrics": self.metrics, "compute_ms": self.compute_ms}).encode()
         stream = io.BytesIO()
         stream.write(len(head).to_bytes(4, "big") + head)
-        for name in names:
-            np.save(stream, self.update[name], allow_pickle=False)
+        for array in (*self.update.values(), *(() if self.noise is None else (self.noise,))):
+            np.save(stream, array, allow_pickle=False)
         return stream.getvalue()
 
     @classmethod
@@ -60,8 +65,9 @@ class Trained:
         stream = io.BytesIO(data)
         head = json.loads(stream.read(int.from_bytes(stream.read(4), "big")))
         update = {name: np.load(stream, allow_pickle=False) for name in head["names"]}
+        noise = np.load(stream, allow_pickle=False) if head["noise"] else None
         layout = Layout.from_list(head["layout"])
-        return cls(layout, update, head["weight"], head["metrics"], head["compute_ms"])
+        return cls(layout, update, head["weight"], head["metrics"], head["compute_ms"], noise)
 
 
 def gather(ticket: Ticket, trained: Trained, compression: Compression, memory: NodeMemory) -> None:

@@ -161,6 +161,11 @@ class GaussianMechanism:
         return self.sigma / math.sqrt(self.noisy_parties)
 
     @property
+    def opener_sigma(self) -> float:
+        """Standard deviation of what whoever opens a sum adds to it; 0 where clients add the noise."""
+        return self.sigma if self.where == "opener" else 0.0
+
+    @property
     def vector_bound(self) -> int:
         """Largest magnitude of a coordinate that a client hides: ``max_abs``, and with local noise nine deviations."""
         return self.max_abs + (_tail(self.sigma) if self.where == "local" else 0)

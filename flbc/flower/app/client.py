@@ -16,6 +16,7 @@ from ...demo.attacks import Attack
 from ...demo.base import Dataset
 from ...demo.checkable import Checkable
 from ...errors import ConfigError
+from ...privacy import poisson_sample
 from ..mod import SecureMod
 from ..node import in_simulation
 from .settings import AppSettings
@@ -76,8 +77,11 @@ def train(message: Message, context: Context) -> Message:
     metrics = MetricRecord({"num-examples": len(rows.train_y)})
     arrays: dict[str, Any]
     if settings.privacy_unit == "example":
+        drawn = poisson_sample(len(rows.train_y), settings.sampling_rate)
+        rows = replace(rows, train_x=rows.train_x[drawn], train_y=rows.train_y[drawn])
         arrays = training.gradient_sum(settings.data, model, rows, settings.clip_norm)
-        metrics["clip-norm"] = settings.clip_norm  # SecureMod compares it with the task's; it stays here
+        metrics["clip-norm"] = settings.clip_norm  # SecureMod compares both with the task's; they stay here
+        metrics["sample-rate"] = settings.sampling_rate
     else:
         attack, seed = _attack(context, settings, part[0], part[1]), (part[0], _round(message))
         rng = np.random.default_rng(seed)

@@ -20,6 +20,10 @@ from ...privacy.spec import WHERES, Where
 from .reading import choice, get
 from .verifying import STRATEGY, Verifying
 
+_NO_NOISE = (
+    'Run-config privacy-where = "{}" says who adds noise, and privacy-unit = "none" that there is none: set '
+    'privacy-unit, or privacy-where = "opener"'
+)
 PRIVACY_UNITS = ("none", "example", "client")
 
 
@@ -40,6 +44,7 @@ class AppSettings:
     clip_norm: float
     privacy_where: Where
     privacy_colluders: int
+    sampling_rate: float
     learning_rate: float
     local_steps: int
     local_epochs: int
@@ -91,6 +96,7 @@ class AppSettings:
             clip_norm=get(config, "clip-norm", float),
             privacy_where=where,
             privacy_colluders=colluders,
+            sampling_rate=_sampling(config, unit),
             learning_rate=rate,
             local_steps=steps,
             local_epochs=epochs,
@@ -125,6 +131,7 @@ class AppSettings:
             learning_rate=self.learning_rate,
             where=self.privacy_where,
             colluders=self.privacy_colluders,
+            sampling_rate=self.sampling_rate,
         )
 
     @property
@@ -154,12 +161,14 @@ def _noise(config: Mapping[str, Any], strategy: str, unit: str, survivors: int) 
     """Return who adds the noise, and how many clients are assumed to work with the server."""
     where: Where = choice(config, "privacy-where", WHERES)
     colluders = get(config, "privacy-colluders", int)
-    if where == "opener":
+    if where != "clients":
         if colluders != 1:
             raise ConfigError(
                 f'Run-config privacy-colluders = {colluders} belongs to privacy-where = "clients": set that, or leave '
                 "privacy-colluders at 1"
             )
+        if where == "local" and unit == "none":
+            raise ConfigError(_NO_NOISE.format(where))
         return where, colluders
     if strategy != "masked":
         raise ConfigError(
@@ -167,10 +176,7 @@ def _noise(config: Mapping[str, Any], strategy: str, unit: str, survivors: int) 
             'strategies/masked, or set privacy-where = "opener"'
         )
     if unit == "none":
-        raise ConfigError(
-            'Run-config privacy-where = "clients" says who adds noise, and privacy-unit = "none" that there is none: '
-            'set privacy-unit, or privacy-where = "opener"'
-        )
+        raise ConfigError(_NO_NOISE.format(where))
     if colluders < 1:
         raise ConfigError(
             f"Run-config privacy-colluders = {colluders} must be at least 1: every client knows the noise that it adds"
@@ -181,6 +187,19 @@ def _noise(config: Mapping[str, Any], strategy: str, unit: str, survivors: int) 
             f"clients to add the noise: set min-survivors to at least {colluders + 2}, or lower privacy-colluders"
         )
     return where, colluders
+
+
+def _sampling(config: Mapping[str, Any], unit: str) -> float:
+    """Return the rate at which nodes draw their examples."""
+    rate = get(config, "sampling-rate", float)
+    if not 0 < rate <= 1:
+        raise ConfigError(f"Run-config sampling-rate = {rate} must be above 0 and at most 1; 1.0: all examples")
+    if rate != 1 and unit != "example":
+        raise ConfigError(
+            f'Run-config sampling-rate = {rate} belongs to privacy-unit = "example": set that, or leave sampling-rate '
+            "at 1.0"
+        )
+    return float(rate)
 
 
 def _training(config: Mapping[str, Any], data: Dataset, unit: str) -> tuple[float, int, int]:
