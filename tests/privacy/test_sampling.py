@@ -77,7 +77,7 @@ def test_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("rate", [0, 0.0, -0.1, 1.0001, 2, math.nan, math.inf, True, "0.5", None, 1e-7])
 def test_bad_rates(rate: float) -> None:
-    with pytest.raises(PrivacyConfigError, match="sampling_rate is .*pass"):
+    with pytest.raises(PrivacyConfigError, match=r"sampling_rate is .*pass"):
         poisson_sample(10, rate)
 
 
