@@ -33,9 +33,7 @@ def test_an_unknown_choice_names_those_there_are() -> None:
 
 
 def test_sampling_belongs_to_the_example_unit() -> None:
-    with pytest.raises(
-        PrivacyConfigError, match=r'a whole update is protected and .*unit="example"'
-    ):
+    with pytest.raises(PrivacyConfigError, match=r'a whole update is protected and .*unit="example"'):
         Privacy(epsilon=1.0, unit="client", sampling_rate=0.5)
 
 
