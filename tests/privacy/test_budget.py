@@ -86,6 +86,14 @@ def test_a_sampled_plan_needs_less_noise_for_the_same_epsilon() -> None:
     assert GaussianMechanism.from_dict(part.to_dict()) == part
 
 
+@pytest.mark.parametrize("where", ["opener", "clients", "local"])
+def test_sampling_goes_with_everybody_s_noise(where: Any) -> None:
+    privacy = Privacy(epsilon=1.0, unit="example", sampling_rate=0.1, where=where)
+    made = plan(privacy, dimension=100, rounds=20, max_examples=80, min_survivors=4)
+    assert 0.998 < made.epsilon_after(20) <= 1.0
+    assert made.draw(5).dtype == np.int64
+
+
 def test_one_round_more_than_planned_is_not_paid_for() -> None:
     given = Privacy(
         epsilon=1.0, unit="example", sampling_rate=0.05, noise_multiplier=sampled().noise_multiplier, rounds=53
