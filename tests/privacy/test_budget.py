@@ -100,7 +100,7 @@ def test_one_round_more_than_planned_is_not_paid_for() -> None:
     )
     assert affordable(given, dimension=100, most=53) in (50, 51)
     assert affordable(given, dimension=100, most=20) == 20
-    with pytest.raises(PrivacyConfigError, match=r"53 rounds .* above the budget of 1 .*, which pays for 5"):
+    with pytest.raises(PrivacyConfigError, match=r"53 rounds .* above the budget of 1 .*: lower the rounds"):
         plan(given, dimension=100, rounds=53, max_examples=80)
 
 

@@ -14,7 +14,7 @@ from scipy.signal import fftconvolve
 from scipy.special import ndtr
 
 from flbc.errors import DependencyError, PrivacyConfigError
-from flbc.privacy import Privacy, plan, subsampled
+from flbc.privacy import GaussianMechanism, Privacy, plan, subsampled
 from flbc.privacy.accountant import gaussian_epsilon
 from flbc.privacy.subsampled import ORDERS, sampled_epsilon
 
@@ -174,6 +174,14 @@ def test_hostile_numbers_end_soon(delta: float, z: float, q: float, rounds: int)
     values = [sampled_epsilon(delta, z, q, rounds, kind) for kind in ("rdp", "prv")]
     assert time.process_time() - start < 5
     assert 0 <= values[1] <= values[0]
+
+
+def test_a_hostile_mechanism_is_refused_soon() -> None:
+    values = plan(Privacy(epsilon=1.0, unit="example", sampling_rate=0.1), dimension=9, rounds=5).to_dict()
+    start = time.process_time()
+    with pytest.raises(PrivacyConfigError, match="above the budget"):
+        GaussianMechanism.from_dict(values | {"rounds": 2**47})
+    assert time.process_time() - start < 5
 
 
 def test_what_it_costs_a_node() -> None:
