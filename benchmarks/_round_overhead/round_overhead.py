@@ -85,7 +85,7 @@ def change(client: int) -> float:
 
 # ---------------------------------------------------------------------- server
 class Traffic:
-    """Counts the bytes of records that pass a Grid, by node; notes when the first message left and the last one came."""
+    """Counts the bytes of records that pass a Grid, by node, and notes when the first left and the last came."""
 
     def __init__(self, grid: Grid) -> None:
         self.down: dict[int, int] = {}
