@@ -33,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -144,6 +144,19 @@ def runs(
     ]
 
 
+def read(path: str | None) -> dict[Case, Cost]:
+    """Return what an earlier call measured and kept."""
+    if path is None or not Path(path).exists():
+        return {}
+    entries = json.loads(Path(path).read_text())
+    return {(strategy, size, clients): Cost(**values) for strategy, size, clients, values in entries}
+
+
+def write(path: str | None, found: Mapping[Case, Cost]) -> None:
+    if path is not None:
+        Path(path).write_text(json.dumps([[*case, asdict(one)] for case, one in found.items()]))
+
+
 # ---------------------------------------------------------------------- what is shown
 def table(found: Mapping[Case, Cost], parameters: int, clients: int) -> Table:
     plain = found[PLAIN, parameters, clients]
@@ -219,20 +232,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=[*NAMES][1:], default=[*NAMES][1:], help="besides plain FedAvg")
     parser.add_argument("--parameters", nargs="+", type=int, choices=PARAMETERS, default=PARAMETERS)
     parser.add_argument("--clients", nargs="+", type=int, default=CLIENTS)
+    parser.add_argument("--record", metavar="PATH", help="keep measurements in this file, and do not repeat them")
     parser.add_argument("--plot", metavar="PATH", help="draw the result into this PNG")
     options = parser.parse_args(arguments)
     if min(options.clients) < 3:
         parser.error("--clients must be at least 3: nobody opens a sum of fewer")
     sizes, counts = ((PARAMETERS[0],), (4,)) if options.quick else (sorted(options.parameters), options.clients)
-    start, found = time.perf_counter(), dict[Case, Cost]()
+    start, found = time.perf_counter(), read(options.record)
     for strategy, run, clients in runs([PLAIN, *options.only], sizes, counts):
+        if all((strategy, size, clients) in found for size in run):
+            continue
         begin, measured = time.perf_counter(), measure(strategy, run, clients)
         if not measured:
             return 1
         found |= measured
+        write(options.record, found)
         print(f"{NAMES[strategy]}, {clients} clients, {len(run)} sizes: {time.perf_counter() - begin:.0f} s, "
               f"load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)  # fmt: skip
     console = Console(width=200)
+    found = {case: one for case, one in found.items() if case[1] in sizes and case[2] in counts}
     for clients in counts:
         for size in sizes:
             console.print(table(found, size, clients))
