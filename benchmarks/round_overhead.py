@@ -8,10 +8,11 @@ Flower's wrapper, ``DifferentialPrivacyServerSideFixedClipping``. Every mean is 
 
 Seconds are wall time, medians without the first round, in which nodes introduce themselves, and keys are made. Clients
 share the cores of this machine with each other, the helpers and the server: what ten clients compute takes as long as
-five do one after the other on two cores, and a deployment does not wait for that. *check* is verifying replies, and
-with ``Verified`` the encrypted inference; *rest* is all else, decoding and averaging among it. Bytes are those of one
-client; *beside* is what helpers and whoever opens get and send on top, over all of them; what verifiers send each
-other is not in it, and stands below.
+five do one after the other on two cores, and a deployment does not wait for that. *processor* are the seconds of all
+processes together (on Linux), which hardly depend on what else the machine does; wall time does. *check* is verifying
+replies, and with ``Verified`` the encrypted inference; *rest* is all else, decoding and averaging among it. Bytes are
+those of one client; *beside* is what helpers and whoever opens get and send on top, over all of them; what verifiers
+send each other is not in it, and stands below.
 
     python benchmarks/round_overhead.py --quick       # 10,000 parameters, 4 clients: about 3 minutes, no budget
     python benchmarks/round_overhead.py               # about 20 minutes on 2 cores
@@ -73,17 +74,19 @@ STAGES = ("train", "combine", "attest", "open")
 class Cost:
     """A strategy's rounds: seconds, those of its stages, and bytes of a client and of others.
 
-    ``links`` is what the three verifiers send each other, together.
+    ``links`` is what the three verifiers send each other, together; ``load`` the load average at the end.
     """
 
     first: float
     seconds: float
+    processor: float
     stages: Mapping[str, float]
     rest: float
     down: float
     up: float
     beside: float
     links: float
+    load: float
 
 
 #: Strategy, parameters, clients.
@@ -129,7 +132,9 @@ def cost(rounds: Sequence[Mapping[str, float]], sent: Sequence[float]) -> Cost:
     stages = {stage: middle(stage) for stage in STAGES}
     rest = median(entry["seconds"] - sum(entry.get(stage, 0.0) for stage in STAGES) for entry in rounds[1:])
     sizes = (middle(key) for key in ("down", "up", "beside"))
-    return Cost(rounds[0]["seconds"], middle("seconds"), stages, rest, *sizes, median(sent) if sent else 0.0)
+    links = median(sent) if sent else 0.0
+    seconds = rounds[0]["seconds"], middle("seconds"), middle("processor")
+    return Cost(*seconds, stages, rest, *sizes, links, os.getloadavg()[0])
 
 
 def runs(
@@ -162,7 +167,7 @@ def table(found: Mapping[Case, Cost], parameters: int, clients: int) -> Table:
     plain = found[PLAIN, parameters, clients]
     result = Table(title=f"{parameters:,} parameters, {clients} clients: seconds of a round, bytes", box=box.MARKDOWN)
     result.add_column("strategy")
-    headings = ("round", "adds", "train", "combine", "check", "open", "rest", "first round",
+    headings = ("round", "adds", "processor", "train", "combine", "check", "open", "rest", "first round",
                 "client gets", "client sends", "beside")  # fmt: skip
     for heading in headings:
         result.add_column(heading, justify="right")
@@ -171,7 +176,14 @@ def table(found: Mapping[Case, Cost], parameters: int, clients: int) -> Table:
             adds = "–" if strategy == PLAIN else f"{one.seconds - plain.seconds:.2f}"
             secure = strategy in HELPERS
             stages = [f"{one.stages[stage]:.2f}" if secure or stage == "train" else "–" for stage in STAGES]
-            seconds = [f"{one.seconds:.2f}", adds, *stages, f"{one.rest:.2f}", f"{one.first:.2f}"]
+            seconds = [
+                f"{one.seconds:.2f}",
+                adds,
+                f"{one.processor:.2f}",
+                *stages,
+                f"{one.rest:.2f}",
+                f"{one.first:.2f}",
+            ]
             result.add_row(name, *seconds, *(f"{number:,.0f}" for number in (one.down, one.up, one.beside)))
     return result
 
@@ -240,7 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes, counts = ((PARAMETERS[0],), (4,)) if options.quick else (sorted(options.parameters), options.clients)
     start, found = time.perf_counter(), read(options.record)
     for strategy, run, clients in runs([PLAIN, *options.only], sizes, counts):
-        if all((strategy, size, clients) in found for size in run):
+        run = [size for size in run if (strategy, size, clients) not in found]
+        if not run:
             continue
         begin, measured = time.perf_counter(), measure(strategy, run, clients)
         if not measured:
@@ -256,7 +269,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(table(found, size, clients))
             if (checked := found.get(("verified", size, clients))) is not None:
                 console.print(f"The three verifiers send each other {checked.links / 1e6:,.0f} MB a round.")
-    print(f"\n{os.cpu_count()} processors. Took {time.perf_counter() - start:.0f} s.")
+    loads, processors = [one.load for one in found.values()], os.cpu_count()
+    print(f"\n{processors} processors, load average {min(loads):.1f} to {max(loads):.1f} at the end of the runs; much "
+          f"above {processors} something else was running, and wall time is too long. "
+          f"Took {time.perf_counter() - start:.0f} s.")  # fmt: skip
     if options.plot:
         plot(found, options.plot)
         print(f"Plot: {options.plot}")
