@@ -52,6 +52,7 @@ bench: .venv/.installed ## Benchmarks; each prints a table and checks its thresh
 	$(BIN)/python benchmarks/dgc.py
 	$(BIN)/python benchmarks/masking.py
 	$(BIN)/python benchmarks/masked_rounds.py
+	$(BIN)/python benchmarks/round_overhead.py --quick
 	$(BIN)/python benchmarks/verification.py
 	$(BIN)/python benchmarks/relay.py
 	$(BIN)/python benchmarks/poisoning.py --quick

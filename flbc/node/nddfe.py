@@ -96,11 +96,15 @@ def own_statement(me: Identity) -> bytes:
     return canonical(statement)
 
 
-def rotation(roster: Roster, task: bytes, round_: int) -> list[int]:
-    """Return the roster indices of those that may decrypt a round without a ledger, best first."""
+@lru_cache(maxsize=8)
+def rotation(roster: Roster, task: bytes, round_: int) -> tuple[int, ...]:
+    """Return the roster indices of those that may decrypt a round without a ledger, best first.
+
+    Kept, because every check of a ticket asks, and a logarithm of 60 digits for each party takes milliseconds.
+    """
     seed = alpha(task, round_)
     draws = [(i, party, public_draw(seed, party.address)) for i, party in roster.with_role(TRAIN_ROLE)]
-    return [c.index for c in rank(Candidate(i, party.address, 1, draw) for i, party, draw in draws)]
+    return tuple(c.index for c in rank(Candidate(i, party.address, 1, draw) for i, party, draw in draws))
 
 
 class NddFeKit(FixedKeys):

@@ -82,6 +82,16 @@ def test_table_and_exponentiation_make_the_same_blinding(key, monkeypatch):
     assert {residue(key, c, 5) for c in with_table.encrypt([5] * MANY)} == {expected}
 
 
+def test_the_table_of_one_key_is_made_once_and_never_used_for_another(key, other_key):
+    first, second, other = Encryptor(key.public), Encryptor(key.public), Encryptor(other_key.public)
+    for encryptor in (first, second, other):
+        encryptor.precompute(MANY)
+    assert second._table is first._table
+    assert other._table is not first._table
+    assert key.decrypt(second.encrypt([3] * MANY)) == [3] * MANY
+    assert other_key.decrypt(other.encrypt([4] * MANY)) == [4] * MANY
+
+
 def test_exponents_use_every_byte_the_system_gives(key, monkeypatch):
     sizes = []
     real = os.urandom
