@@ -23,6 +23,7 @@ from ..node.mask_memory import MaskMemory
 from ..node.model_request import ModelsRequest, pack_many
 from ..node.nddfe import PAD, SCHEME, own_statement
 from ..node.opening import OpenRequest, pack_opening
+from ..node.paillier import SPLIT
 from ..node.participant import CLIP_METRIC, check_clipping, update_of
 from ..node.scheme_keys import key_domain, paillier_keys
 from ..node.seats import SCHEME as VERIFIED
@@ -35,7 +36,7 @@ from ..schemes.functional import split_request
 from ..task import TaskConfig
 from . import ledger_stages, wire
 from .ledger_stages import named, only
-from .node import HELPERS, Node, in_simulation
+from .node import HELPERS, Node, helpers_of, in_simulation
 from .panel import ModelMaker, Panel, Validation
 
 #: Seconds that a verifier waits for another at most, whatever the server says.
@@ -126,14 +127,15 @@ class SecureMod:
     # ------------------------------------------------------------------ stages
     def _hello(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         scheme, key_bits = wire.text_of(record, "scheme"), wire.number_of(record, "key-bits")
-        node = self._node(context, scheme, record.get("committee") is True)
+        mode = wire.text_of(record, "mode")
+        node = self._node(context, scheme, mode, record.get("committee") is True)
         nonce = wire.bytes_of(record, "nonce")["nonce"]
         keys, scheme_key = b"", b""
         if "authority" in node.me.roles:
             authority = node.authority(key_bits)
             public = authority.private.public
             keys, scheme_key = paillier_keys(public, authority.scheme_key(scheme)), public.fingerprint
-        elif scheme == SCHEME and wire.text_of(record, "mode") != PAD:
+        elif scheme == SCHEME and mode != PAD:
             keys = own_statement(node.me)
         elif scheme == MASKED:
             session = wire.bytes_of(record, "session")["session"]
@@ -195,6 +197,9 @@ class SecureMod:
         if ticket.config.scheme == SCHEME:
             key, hidden = split_request(body)
             opened = node.decryptor.open(ticket, OpenRequest.parse(header, hidden), key)
+        elif ticket.config.mode == SPLIT:
+            key, hidden = split_request(body)
+            opened = node.authority().open(ticket, OpenRequest.parse(header, hidden), key)
         else:
             opened = node.authority().open(ticket, OpenRequest.parse(header, body))
         return _sealed(message, wire.OPEN, pack_opening(*opened))
@@ -274,17 +279,18 @@ class SecureMod:
         return Panel(context, node, self._model, self._validation)
 
     def _node_of(self, context: Context, ticket: Ticket) -> Node:
-        return self._node(context, ticket.config.scheme, ticket.config.ledger is not None)
+        return self._node(context, ticket.config.scheme, ticket.config.mode, ticket.config.ledger is not None)
 
-    def _node(self, context: Context, scheme: str, committee: bool) -> Node:
+    def _node(self, context: Context, scheme: str, mode: str, committee: bool) -> Node:
         if scheme not in HELPERS:
             raise ProtocolError(f"Unknown scheme {scheme!r}; known: {', '.join(HELPERS)}. Is flbc up to date here?")
-        return Node(context, scheme, lambda: self._declared(context, scheme), committee, self._insecure)
+        helpers = helpers_of(scheme, mode)
+        return Node(context, helpers, lambda: self._declared(context, helpers), committee, self._insecure)
 
-    def _declared(self, context: Context, scheme: str) -> int:
+    def _declared(self, context: Context, helpers: tuple[str, ...]) -> int:
         if not callable(self._examples):
             return self._examples or 0
-        return int(self._examples(_shown(context, scheme)))
+        return int(self._examples(_shown(context, helpers)))
 
     def _call_app(
         self, message: Message, context: Context, call_next: ClientAppCallable, config: TaskConfig
@@ -296,7 +302,7 @@ class SecureMod:
                 "pass the same name to SecureMod(weight_key=...) and the strategy's weighted_by_key"
             )
         del message.content[wire.RECORD]
-        shown = _shown(context, config.scheme)
+        shown = _shown(context, helpers_of(config.scheme, config.mode))
         try:
             reply = call_next(message, shown)
         except Exception:
@@ -314,12 +320,12 @@ def _sealed(message: Message, stage: str, answer: bytes) -> Message:
     return Message(content, reply_to=message)
 
 
-def _shown(context: Context, scheme: str) -> Context:
+def _shown(context: Context, helpers: tuple[str, ...]) -> Context:
     """Return the context with the helper partitions hidden (simulation only)."""
     if not in_simulation(context) or "num-partitions" not in context.node_config:
         return context
     shown = copy.copy(context)
-    count = int(context.node_config["num-partitions"]) - len(HELPERS[scheme])
+    count = int(context.node_config["num-partitions"]) - len(helpers)
     shown.node_config = {**context.node_config, "num-partitions": count}
     return shown
 

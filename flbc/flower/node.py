@@ -20,6 +20,7 @@ from ..node.decryptor import SumDecryptor
 from ..node.generator import KeyGenerator
 from ..node.identity import Identity, development_identity, load_identity
 from ..node.memory import NodeMemory
+from ..node.paillier import SPLIT
 from ..node.participant import Participant
 from ..node.pins import Pins
 from ..node.settlement import Judge
@@ -33,6 +34,8 @@ HELPERS: dict[str, tuple[str, ...]] = {
     "masked": (),
     "verified": (VERIFIER,) * 3,
 }
+#: The same for modes that need others than their scheme.
+_MODE_HELPERS = {("paillier", SPLIT): (GENERATOR, AUTHORITY)}
 #: How many training nodes serve in a simulated committee: each is sent everybody's payload.
 SIMULATED_COMMITTEE = 7
 _DEVELOPMENT_PASSWORD = "development"  # noqa: S105 - simulation keys are public
@@ -41,6 +44,11 @@ _DEVELOPMENT_PASSWORD = "development"  # noqa: S105 - simulation keys are public
 def home() -> Path:
     """Return the directory for flbc's files: FLBC_HOME, else ``~/.flbc``."""
     return Path(os.environ.get("FLBC_HOME") or Path.home() / ".flbc")
+
+
+def helpers_of(scheme: str, mode: str) -> tuple[str, ...]:
+    """Return the roles beside training that a scheme needs in a mode, one node each; none for unknown schemes."""
+    return _MODE_HELPERS.get((scheme, mode), HELPERS.get(scheme, ()))
 
 
 def in_simulation(context: Context) -> bool:
@@ -57,14 +65,14 @@ def in_simulation(context: Context) -> bool:
 
 
 class Node:
-    """A node as one scheme sees it.
+    """A node as one task sees it.
 
     Parameters
     ----------
     context : Context
         Flower's; only ``node_config``, ``run_id`` and ``node_id`` are read.
-    scheme : str
-        Decides, in simulation, which partitions serve other roles.
+    helpers : tuple of str
+        Roles that, in simulation, the last partitions serve (:func:`helpers_of`).
     declare : callable
         Returns the declared size of the training set, 0 when there is none; called only if the node trains, because
         others hold no data.
@@ -77,13 +85,12 @@ class Node:
     def __init__(
         self,
         context: Context,
-        scheme: str,
+        helpers: tuple[str, ...],
         declare: Callable[[], int] = lambda: 0,
         committee: bool = False,
         insecure: tuple[str, ...] = (),
     ) -> None:
         config = context.node_config
-        helpers = HELPERS.get(scheme, ())
         self.partitions = 0
         if in_simulation(context) and "flbc-key" not in config:
             partition, self.partitions = _partition(context)

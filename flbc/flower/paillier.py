@@ -1,4 +1,4 @@
-"""The strategy ``Paillier``: packed homomorphic encryption, opened by a key authority that adds the noise."""
+"""The strategy ``Paillier``: packed homomorphic encryption, opened by a key authority, alone or with others."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from ..codec import Codec
 from ..crypto.paillier import SECURE_KEY_BITS
 from ..errors import ConfigError
 from ..ledger.settings import Ledger
+from ..node.paillier import ALONE, MODES, SPLIT
 from ..node.pins import Pins
 from ..privacy import Privacy
+from .node import helpers_of
 from .strategy import SecureStrategy
 
 
@@ -27,14 +29,18 @@ class Paillier(SecureStrategy):
     asked to, and answers the server. The server learns the (noised) mean of each round and nothing else.
 
     Needs one more node than training nodes, with the role ``authority`` (in simulation the last partition serves it),
-    and ``SecureMod()`` as the first mod of the ClientApp.
+    and ``SecureMod()`` as the first mod of the ClientApp. ``opening`` says who opens, and which nodes that takes.
 
     Parameters
     ----------
     strategy : Strategy
         Any mean-based Flower strategy: FedAvg, FedAvgM, FedAdam, FedYogi, FedAdagrad, FedProx.
+    opening : str (default: "authority")
+        ``"authority"``: the authority opens alone, and could open any client whose ciphertext it got. ``"split"``: the
+        authority and a second node, of the role ``generator``, open together; neither reads anything alone, the noise
+        is the generator's, and nodes accept no less if their roster's policy says ``schemes = ["paillier-split"]``.
     privacy : Privacy or None (default: None)
-        Differential privacy with noise added by the authority; None: the exact mean is opened.
+        Differential privacy with noise added by the authority (split: the generator); None: the exact mean is opened.
     codec : Codec (default: Codec())
         How updates become integers.
     key_bits : int (default: 3072)
@@ -65,7 +71,8 @@ class Paillier(SecureStrategy):
 
     Notes
     -----
-    Who learns what, alone and in collusion, is stated in :mod:`flbc.schemes.paillier` and ``docs/threat-model.md``.
+    Who learns what, alone and in collusion, is stated in :mod:`flbc.schemes.paillier`,
+    :mod:`flbc.schemes.paillier_split` and ``docs/threat-model.md``.
 
     Examples
     --------
@@ -77,12 +84,12 @@ class Paillier(SecureStrategy):
     """
 
     scheme: ClassVar[str] = "paillier"
-    helpers: ClassVar[tuple[str, ...]] = ("authority",)
 
     def __init__(
         self,
         strategy: Strategy,
         *,
+        opening: str = ALONE,
         privacy: Privacy | None = None,
         codec: Codec = Codec(),  # noqa: B008 - frozen
         key_bits: int = 3072,
@@ -96,6 +103,9 @@ class Paillier(SecureStrategy):
     ) -> None:
         if key_bits not in SECURE_KEY_BITS:
             raise ConfigError(f"key_bits must be one of {', '.join(map(str, SECURE_KEY_BITS))}, not {key_bits}")
+        if opening not in MODES:
+            raise ConfigError(f"Paillier(opening={opening!r}) is unknown; choose one of {', '.join(MODES)}")
+        self.mode, self.helpers = opening, helpers_of(self.scheme, opening)
         super().__init__(
             strategy,
             privacy=privacy,
@@ -110,5 +120,12 @@ class Paillier(SecureStrategy):
             ledger=ledger,
         )
 
+    @property
+    def _noise_by(self) -> str:
+        if self.mode == SPLIT:
+            return "the generator, who is trusted not to take it away again"
+        return super()._noise_by
+
     def _summary(self) -> None:
-        log(INFO, "\t│\t├── Scheme key: %d bits; opened by: %s", self.key_bits, ", ".join(self.helpers))
+        who = " and ".join(reversed(self.helpers)) + (" together" if self.mode == SPLIT else " alone")
+        log(INFO, "\t│\t├── Scheme key: %d bits; opened by: %s", self.key_bits, who)

@@ -48,7 +48,7 @@ class SecureStrategy(Strategy):
     is_flbc_wrapper: ClassVar[bool] = True
     scheme: ClassVar[str]
     mode: str = "authority"
-    helpers: ClassVar[tuple[str, ...]]
+    helpers: tuple[str, ...]
 
     def __init__(
         self,

@@ -1,14 +1,20 @@
-"""What a node must know of the scheme ``paillier``; the mathematics is in :mod:`flbc.schemes.paillier`."""
+"""What a node must know of the scheme ``paillier``, however its sums are opened.
+
+``mode`` of a task says how: ``"authority"`` (:mod:`flbc.schemes.paillier`) or ``"split"``
+(:mod:`flbc.schemes.paillier_split`).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ..crypto import paillier
-from ..errors import ProtocolError
-from ..roster import AUTHORITY
-from ..schemes import Contribution
+from ..errors import ProtocolError, RosterError
+from ..roster import AUTHORITY, GENERATOR
+from ..schemes import Combiner, Contribution, Protector
+from ..schemes.ndd_fe_pad import word_type
 from ..schemes.paillier import PaillierCombiner, PaillierProtector
+from ..schemes.paillier_split import SplitCombiner, SplitProtector
 from .kit import FixedKeys
 from .scheme_keys import check_keys
 
@@ -17,30 +23,46 @@ if TYPE_CHECKING:
     from .memory import NodeMemory
     from .ticket import Ticket
 
+SCHEME = "paillier"
+#: Who opens: the authority alone, or authority and generator together.
+ALONE, SPLIT = "authority", "split"
+MODES = (ALONE, SPLIT)
+
 
 class PaillierKit(FixedKeys):
     """See :class:`flbc.node.kit.Kit`."""
 
     def check(self, ticket: Ticket) -> None:
-        """Refuse other modes than "authority", and multipliers."""
-        if ticket.config.mode != AUTHORITY:
-            raise ProtocolError(f"Scheme 'paillier' knows the mode {AUTHORITY!r} only, not {ticket.config.mode!r}")
-        if ticket.spec.max_multiplier != 1 or ticket.config.codec["max_multiplier"] is not None:
+        """Refuse unknown modes, multipliers, and roles that must not meet in one node."""
+        config = ticket.config
+        if config.mode not in MODES:
+            raise ProtocolError(f"Scheme 'paillier' has the modes {', '.join(MODES)}, not {config.mode!r}")
+        if ticket.spec.max_multiplier != 1 or config.codec["max_multiplier"] is not None:
             raise ProtocolError("Scheme 'paillier' has no declared weights; weights are inside the sum")
+        if config.mode == SPLIT:
+            word_type(ticket.spec)  # raises where no word is large enough
+            if ticket.only(GENERATOR).roles != (GENERATOR,):
+                raise RosterError("The generator serves in no other role: with the authority's key it opens everything")
 
-    def protector(self, ticket: Ticket, me: Identity, memory: NodeMemory) -> PaillierProtector:
+    def protector(self, ticket: Ticket, me: Identity, memory: NodeMemory) -> Protector:
         """Encrypt under the authority's key, which was checked."""
         authority = ticket.only(AUTHORITY)
         if authority.name == me.name:
             raise ProtocolError("A node cannot train and hold the opening key")
-        return PaillierProtector(public_key(ticket), ticket.spec, authority.encryption, me.keys.encryption)
+        public, key = public_key(ticket), me.keys.encryption
+        if ticket.config.mode == SPLIT:
+            return SplitProtector(public, ticket.spec, authority.encryption, ticket.only(GENERATOR).encryption, key)
+        return PaillierProtector(public, ticket.spec, authority.encryption, key)
 
-    def combiner(self, ticket: Ticket) -> PaillierCombiner:
+    def combiner(self, ticket: Ticket) -> Combiner:
         """Multiply ciphertexts of the authority's key, which was checked."""
-        return PaillierCombiner(public_key(ticket), ticket.spec, ticket.only(AUTHORITY).name)
+        public, authority = public_key(ticket), ticket.only(AUTHORITY).name
+        if ticket.config.mode == SPLIT:
+            return SplitCombiner(public, ticket.spec, authority, ticket.only(GENERATOR).name)
+        return PaillierCombiner(public, ticket.spec, authority)
 
     def contribution(self, ticket: Ticket, party: int, nonce: bytes) -> Contribution:
-        """Tags come from the X25519 key in the roster."""
+        """Tags and pads come from the X25519 key in the roster."""
         return Contribution(party, ticket.roster.parties[party].encryption, nonce)
 
     def decryptor(self, ticket: Ticket) -> None:

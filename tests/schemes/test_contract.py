@@ -9,6 +9,7 @@ from flbc.schemes.base import vector_to_bytes
 from flbc.schemes.functional import split_request
 from flbc.schemes.ndd_fe_pad import PadCombiner, PadDecryptor, PadGenerator, PadProtector
 from flbc.schemes.paillier import PaillierCombiner, PaillierOpener, PaillierProtector
+from flbc.schemes.paillier_split import SplitCombiner, SplitDecryptor, SplitGenerator, SplitProtector, split_geometry
 from flbc.schemes.plain import PlainCombiner, PlainOpener, PlainProtector
 
 from .contract import MAX_ABS, PARTIES, TAIL, Halves, SchemeContract
@@ -75,6 +76,30 @@ class TestPaillier(SchemeContract):
     def slots(cls, private):
         spec = SumSpec(1, MAX_ABS, PARTIES, TAIL)
         return SlotLayout.plan(private.public.bits, spec.slot_bits, PARTIES).slots
+
+
+class TestPaillierSplit(SchemeContract):
+    """Two helpers: the generator derives the sum of the pads, the authority decrypts."""
+
+    @pytest.fixture(scope="session")
+    @classmethod
+    def make(cls, private, clients, authority, generator):
+        def make(spec, parties):
+            keys = clients[:parties]
+            return Halves(
+                spec,
+                [SplitProtector(private.public, spec, authority.public, generator.public, key) for key in keys],
+                SplitCombiner(private.public, spec, "authority", "generator"),
+                functional(SplitGenerator(spec, generator), SplitDecryptor(private, spec, authority)),
+                [key.public for key in keys],
+            )
+
+        return make
+
+    @pytest.fixture(scope="session")
+    @classmethod
+    def slots(cls, private):
+        return split_geometry(private.public, SumSpec(1, MAX_ABS, PARTIES, TAIL)).layout.slots
 
 
 class PadContract(SchemeContract):
