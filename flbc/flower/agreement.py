@@ -111,7 +111,7 @@ def open_session(
         # Slots hold a power of two of parties anyway, so late joiners up to it cost nothing.
         max_parties=2 ** math.ceil(math.log2(max(len(training), terms.min_survivors))),
         key_bits=terms.key_bits,
-        scheme_keys=tuple(card.party.scheme_key for card in helpers if card.party.scheme_key),
+        scheme_keys=tuple(dict.fromkeys(card.party.scheme_key for card in helpers if card.party.scheme_key)),
         reveal_metrics=terms.reveal_metrics,
         ledger=None if covenant is None else covenant.to_dict(),
         sharing=None if terms.threshold is None else {"threshold": terms.threshold},

@@ -23,7 +23,8 @@ from ..node.mask_memory import MaskMemory
 from ..node.model_request import ModelsRequest, pack_many
 from ..node.nddfe import PAD, SCHEME, own_statement
 from ..node.opening import OpenRequest, pack_opening
-from ..node.paillier import SPLIT
+from ..node.paillier import HOLDER, SPLIT, THRESHOLD
+from ..node.paillier import SCHEME as PAILLIER
 from ..node.participant import CLIP_METRIC, check_clipping, update_of
 from ..node.scheme_keys import key_domain, paillier_keys
 from ..node.seats import SCHEME as VERIFIED
@@ -33,6 +34,7 @@ from ..node.trained import Trained
 from ..roster import VERIFIER
 from ..round import Signed
 from ..schemes.functional import split_request
+from ..schemes.paillier_threshold import split_parts
 from ..task import TaskConfig
 from . import ledger_stages, wire
 from .ledger_stages import named, only
@@ -129,9 +131,13 @@ class SecureMod:
         scheme, key_bits = wire.text_of(record, "scheme"), wire.number_of(record, "key-bits")
         mode = wire.text_of(record, "mode")
         node = self._node(context, scheme, mode, record.get("committee") is True)
+        shared = (scheme, mode) == (PAILLIER, THRESHOLD)
         nonce = wire.bytes_of(record, "nonce")["nonce"]
         keys, scheme_key = b"", b""
-        if "authority" in node.me.roles:
+        if shared and HOLDER in node.me.roles:
+            holder = node.key_holder(key_bits, wire.number_of(record, "threshold"))
+            keys, scheme_key = holder.statement(), holder.share.key.fingerprint
+        elif "authority" in node.me.roles and not shared:
             authority = node.authority(key_bits)
             public = authority.private.public
             keys, scheme_key = paillier_keys(public, authority.scheme_key(scheme)), public.fingerprint
@@ -200,6 +206,9 @@ class SecureMod:
         elif ticket.config.mode == SPLIT:
             key, hidden = split_request(body)
             opened = node.authority().open(ticket, OpenRequest.parse(header, hidden), key)
+        elif ticket.config.mode == THRESHOLD:
+            parts, hidden = split_parts(body)
+            opened = node.joint_authority.open(ticket, OpenRequest.parse(header, hidden), parts)
         else:
             opened = node.authority().open(ticket, OpenRequest.parse(header, body))
         return _sealed(message, wire.OPEN, pack_opening(*opened))
@@ -208,6 +217,11 @@ class SecureMod:
         ticket = _ticket(record)
         request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], b"")
         return _sealed(message, wire.DERIVE, self._node_of(context, ticket).generator.derive(ticket, request))
+
+    def _partial(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
+        ticket = _ticket(record)
+        request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], wire.unseal(message.content))
+        return _sealed(message, wire.PARTIAL, self._node_of(context, ticket).key_holder().open(ticket, request))
 
     def _setup(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
@@ -285,7 +299,8 @@ class SecureMod:
         if scheme not in HELPERS:
             raise ProtocolError(f"Unknown scheme {scheme!r}; known: {', '.join(HELPERS)}. Is flbc up to date here?")
         helpers = helpers_of(scheme, mode)
-        return Node(context, helpers, lambda: self._declared(context, helpers), committee, self._insecure)
+        votes = committee or (scheme, mode) == (PAILLIER, THRESHOLD)
+        return Node(context, helpers, lambda: self._declared(context, helpers), votes, self._insecure)
 
     def _declared(self, context: Context, helpers: tuple[str, ...]) -> int:
         if not callable(self._examples):

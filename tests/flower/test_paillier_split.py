@@ -98,7 +98,7 @@ def test_split_without_a_second_node_says_which_to_add(grid: Any) -> None:
 
 @pytest.mark.parametrize("opening", ["both", "", "Split"])
 def test_an_unknown_opening_is_refused(opening: str) -> None:
-    with pytest.raises(ConfigError, match="choose one of authority, split"):
+    with pytest.raises(ConfigError, match="choose one of authority, split, threshold"):
         secure(opening=opening)
 
 

@@ -123,7 +123,11 @@ def _verified(settings: AppSettings) -> Demo:
 #: How run-config ``strategy`` becomes one.
 STRATEGIES: dict[str, Callable[[AppSettings], Demo]] = {
     "paillier": lambda settings: PaillierDemo(
-        _wrapped(settings), key_bits=settings.key_bits, opening=settings.opening, **_common(settings)
+        _wrapped(settings),
+        key_bits=settings.key_bits,
+        opening=settings.opening,
+        threshold=settings.opening_threshold,
+        **_common(settings),
     ),
     "nddfe": lambda settings: NddFeDemo(
         _wrapped(settings), mode=settings.mode, weights=settings.weights, **_common(settings)

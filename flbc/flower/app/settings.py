@@ -48,6 +48,7 @@ class AppSettings:
     fold: int
     key_bits: int
     opening: str
+    opening_threshold: int
     codec_bits: int
     compression: Compression | None
     mode: str
@@ -100,6 +101,7 @@ class AppSettings:
             fold=fold,
             key_bits=get(config, "key-bits", int),
             opening=_opening(config, strategy),
+            opening_threshold=get(config, "opening-threshold", int),
             codec_bits=get(config, "codec-bits", int),
             compression=_compression(config),
             mode=get(config, "mode", str),
