@@ -17,6 +17,7 @@ from ..codec import Layout
 from ..encoding import canonical
 from ..errors import ConfigError, FlbcError, LayoutError, PlaintextRefusedError, ProtocolError
 from ..node import Ticket
+from ..node.ahead import Ahead
 from ..node.mask_keys import SCHEME as MASKED
 from ..node.mask_keys import box_statement
 from ..node.mask_memory import MaskMemory
@@ -166,27 +167,29 @@ class SecureMod:
         participant = node.participant
         old = _numpy(only(message.content.array_records, "train message"))
         revealed = MetricRecord()
-        if participant.must_train(ticket, wire.content_hash(message.content)):
-            begin = time.monotonic()
-            reply = self._call_app(message, context, call_next, ticket.config)
-            elapsed = int((time.monotonic() - begin) * 1000)
-            if reply.has_error():
-                return reply
-            metrics = dict(only(reply.content.metric_records, "train reply"))
-            new = _numpy(only(reply.content.array_records, "train reply"))
-            check_clipping(mechanism_of(ticket.config), metrics.pop(CLIP_METRIC, None))
-            layout = Layout.of(old, private=ticket.config.floats_only)
-            trained = Trained(
-                layout,
-                update_of(ticket.config, layout, old, new),
-                _weight(metrics, self._weight_key),
-                {name: value for name, value in metrics.items() if name != self._weight_key},
-                elapsed,
-            )
-            participant.keep(ticket, trained)
-            if ticket.config.privacy is not None:
-                revealed = _revealed(metrics, ticket)
-        return self._submit(message, ticket, node, revealed)
+        with Ahead() as ahead:
+            if participant.must_train(ticket, wire.content_hash(message.content)):
+                begin = time.monotonic()
+                ahead.begin(ticket, node.me, node.memory)
+                reply = self._call_app(message, context, call_next, ticket.config)
+                elapsed = int((time.monotonic() - begin) * 1000)
+                if reply.has_error():
+                    return reply
+                metrics = dict(only(reply.content.metric_records, "train reply"))
+                new = _numpy(only(reply.content.array_records, "train reply"))
+                check_clipping(mechanism_of(ticket.config), metrics.pop(CLIP_METRIC, None))
+                layout = Layout.of(old, private=ticket.config.floats_only)
+                trained = Trained(
+                    layout,
+                    update_of(ticket.config, layout, old, new),
+                    _weight(metrics, self._weight_key),
+                    {name: value for name, value in metrics.items() if name != self._weight_key},
+                    elapsed,
+                )
+                participant.keep(ticket, trained)
+                if ticket.config.privacy is not None:
+                    revealed = _revealed(metrics, ticket)
+            return self._submit(message, ticket, node, revealed, ahead)
 
     def _reprotect(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
@@ -281,8 +284,10 @@ class SecureMod:
         return Message(RecordDict({name: kept}), reply_to=message)
 
     # ------------------------------------------------------------------ helpers
-    def _submit(self, message: Message, ticket: Ticket, node: Node, revealed: MetricRecord) -> Message:
-        reply = node.participant.submit(ticket)
+    def _submit(
+        self, message: Message, ticket: Ticket, node: Node, revealed: MetricRecord, ahead: Ahead | None = None
+    ) -> Message:
+        reply = node.participant.submit(ticket, ahead)
         stage = wire.stage_record(wire.TRAIN, {"reply": reply.header()})
         content = RecordDict({wire.RECORD: stage, "metrics": revealed})
         if reply.submission is not None:

@@ -51,6 +51,7 @@ class PaillierKit(FixedKeys):
             authority = ticket.only(AUTHORITY)
             if authority.roles != (AUTHORITY,) or authority.scheme_key:
                 raise RosterError("With a shared key the authority serves in no other role and holds no key of its own")
+            shared_key(ticket)  # before anybody trains for a key that its holders do not vouch for
 
     def protector(self, ticket: Ticket, me: Identity, memory: NodeMemory) -> Protector:
         """Encrypt under the authority's key, which was checked."""

@@ -67,6 +67,15 @@ class PaillierProtector:
         self._encryptor = paillier.Encryptor(public)
         self._authority, self._key = authority, key
 
+    @property
+    def ciphertexts(self) -> int:
+        """How many ciphertexts a payload has, each of which takes a blinding."""
+        return self._geometry.count
+
+    def refill(self, blindings: Sequence[int]) -> None:
+        """Use blindings that were made ahead, each once."""
+        self._encryptor.refill(blindings)
+
     def protect(self, values: IntVector, label: bytes, nonce: bytes) -> bytes:
         """Return the ciphertexts, fixed width, big-endian."""
         g = self._geometry

@@ -47,13 +47,13 @@ from ..errors import ConfigError
 from .base import Contribution, Exchange, IntVector, SumSpec, check_range, check_survivors, vector_from_bytes
 from .functional import derivation, join_request
 from .ndd_fe_pad import PadGenerator, word_type, words_of
-from .paillier import PaillierCombiner
+from .paillier import PaillierCombiner, PaillierProtector
 from .paillier_layout import Geometry, tag_info
 
 _PAD = b"flbc/paillier/split/pad/1"
 
 
-class SplitProtector:
+class SplitProtector(PaillierProtector):
     """Client half: pad, pack, tag, encrypt.
 
     Parameters
@@ -77,9 +77,8 @@ class SplitProtector:
     ) -> None:
         if authority == generator:
             raise ConfigError("One node cannot be authority and generator: it could open every single client")
-        self._geometry, self._word = split_geometry(public, spec), word_type(spec)
-        self._encryptor = paillier.Encryptor(public)
-        self._authority, self._generator, self._key = authority, generator, key
+        super().__init__(public, spec, authority, key)
+        self._geometry, self._word, self._generator = split_geometry(public, spec), word_type(spec), generator
 
     def protect(self, values: IntVector, label: bytes, nonce: bytes) -> bytes:
         """Return the ciphertexts, fixed width, big-endian."""
