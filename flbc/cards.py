@@ -30,6 +30,16 @@ class Hello(Struct):
 
 
 @dataclass(frozen=True)
+class PartialOpening(Struct):
+    """A share holder's word on what it answered for a block: the hash of a box that the authority opens."""
+
+    block: bytes
+    box: bytes
+
+    MEMBERS: ClassVar[Members] = (("bytes32", "block"), ("bytes32", "box"))
+
+
+@dataclass(frozen=True)
 class Verdict(Struct):
     """A verifier's word on the models of one attempt.
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from flbc.crypto import keystore, paillier
 from flbc.crypto.keystore import PartyKeys
-from flbc.flower.node import _DEVELOPMENT_PASSWORD
+from flbc.flower.simulated import DEVELOPMENT_PASSWORD
 from tests.support.local_grid import FIRST_NODE
 from tests.support.parties import KEY_BITS
 
@@ -55,7 +55,7 @@ def authority_file(tmp_path_factory: pytest.TempPathFactory, opening_key: pailli
     keystore.save(
         path,
         PartyKeys("authority", fresh.signing, fresh.encryption, fresh.vrf, opening_key),
-        _DEVELOPMENT_PASSWORD,
+        DEVELOPMENT_PASSWORD,
     )
     return path
 

@@ -15,8 +15,13 @@ from ..node.identity import PASSWORD_VARIABLE
 
 def open_keys(path: Path) -> PartyKeys:
     """Open a key file."""
+    return keystore.load(path, old_password(path))
+
+
+def old_password(path: Path) -> str:
+    """Return the password of a key file that is there."""
     keystore.read_public(path)  # nobody should type a password for a file that is none
-    return keystore.load(path, _password(f"Password of {path}: "))
+    return _password(f"Password of {path}: ")
 
 
 def new_password() -> str:

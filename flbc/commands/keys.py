@@ -10,10 +10,13 @@ import typer
 
 from ..crypto import keystore
 from ..crypto.keystore import PartyKeys
+from ..crypto.paillier_keys import generate
+from ..crypto.paillier_threshold import check_threshold, deal
+from ..crypto.sharefile import describe, load_share, save_share
 from ..errors import KeyFileError
 from ..roster import check_name
 from .console import say, waiting
-from .keyfiles import new_password
+from .keyfiles import new_password, old_password
 
 app = typer.Typer(no_args_is_help=True, help="Make and show a party's key file.")
 
@@ -38,6 +41,52 @@ def new(
     _print(path)
 
 
+@app.command(
+    "deal",
+    epilog="Example: flbc keys deal cleveland.public.json hungary.public.json zurich.public.json --threshold 2",
+)
+def deal_shares(
+    holders: Annotated[list[Path], typer.Argument(help="Public part of each holder, as `flbc keys show` prints it.")],
+    threshold: Annotated[int, typer.Option(help="Shares that open a sum: 2 to the number of holders.")] = 2,
+    bits: Annotated[int, typer.Option(help="Size of the Paillier key: 2048, 3072 or 4096.")] = 3072,
+    out: Annotated[Path, typer.Option(help="Folder for one file a holder.")] = Path("."),
+) -> None:
+    """Make a Paillier key that nobody holds: deal shares, each readable by its holder alone, and forget the key.
+
+    Whoever runs this has the whole key in memory meanwhile: use a machine that all trust, or no dealer at all
+    (flbc.crypto.tno_interop).
+    """
+    check_threshold(threshold, len(holders))
+    parties = [_holder(path) for path in holders]
+    if len({name for name, _ in parties}) != len(parties) or len({key for _, key in parties}) != len(parties):
+        raise KeyFileError("Two of the holders have the same name or encryption key; name each of them once")
+    files = [out / f"{name}.share" for name, _ in parties]
+    if taken := [file for file in files if file.exists()]:
+        raise KeyFileError(f"{taken[0]} exists; a share is never overwritten. Choose another --out")
+    with waiting(f"making a key and {len(parties)} shares"):
+        shares = deal(generate(bits), threshold, len(parties))
+        for share, file, (name, encryption) in zip(shares, files, parties, strict=True):
+            save_share(file, share, name, encryption)
+    say("wrote " + ", ".join(map(str, files)) + "; send each to its holder, who runs `flbc keys accept`")
+    typer.echo(json.dumps(describe(shares[0].key), indent=2))
+
+
+@app.command("accept", epilog="Example: flbc keys accept old.key cleveland.share --out cleveland.key")
+def accept(
+    path: Annotated[Path, typer.Argument(help="Your key file.")],
+    share: Annotated[Path, typer.Argument(help="Your share, from the dealer.")],
+    out: Annotated[Path, typer.Option(help="Where to write the key file that holds both.")],
+) -> None:
+    """Put a share into a copy of a key file, under the same password. Compare its fingerprint with other holders."""
+    if out.exists():
+        raise KeyFileError(f"{out} exists; a key file is never overwritten. Choose another --out")
+    password = old_password(path)
+    keys = keystore.load(path, password)
+    keystore.save(out, keys.with_share(load_share(share, keys)), password)
+    say(f"wrote {out} (mode 0600); {path} and {share} are not needed any more")
+    _print(out)
+
+
 @app.command("show", epilog="Example: flbc keys show cleveland.key > cleveland.public.json")
 def show_public(path: Annotated[Path, typer.Argument(help="A key file.")]) -> None:
     """Print the public part as JSON: what the others need for their rosters. No password is asked for."""
@@ -46,3 +95,13 @@ def show_public(path: Annotated[Path, typer.Argument(help="A key file.")]) -> No
 
 def _print(path: Path) -> None:
     typer.echo(json.dumps(keystore.read_public(path), indent=2))
+
+
+def _holder(path: Path) -> tuple[str, bytes]:
+    """Return name and encryption key from a public part."""
+    try:
+        public = json.loads(path.read_text(encoding="utf-8"))
+        check_name(public["name"])
+        return str(public["name"]), bytes.fromhex(public["encryption"])
+    except (OSError, ValueError, TypeError, KeyError):
+        raise KeyFileError(f"Cannot read {path}; make it with `flbc keys show NAME.key > {path}`") from None

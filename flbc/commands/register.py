@@ -89,7 +89,7 @@ def _entry(keys: PartyKeys, account: bytes, examples: int, roles: int) -> Regist
         name = pack_name(keys.name)
     except ProtocolError as error:
         raise RosterError(str(error)) from None
-    fingerprint = bytes(32) if keys.paillier is None else keys.paillier.public.fingerprint
+    fingerprint = keys.scheme_key or bytes(32)
     return Register(
         account, keys.signing.address, keys.vrf.address, keys.encryption.public, fingerprint, examples, roles, name
     )  # fmt: skip

@@ -27,6 +27,7 @@ from flbc.crypto._checks import Secret
 from flbc.crypto._files import read_private, write_new
 from flbc.crypto.keystream import EncryptionKey
 from flbc.crypto.paillier_keys import PrivateKey
+from flbc.crypto.paillier_threshold import ShareKey
 from flbc.crypto.signing import SigningKey, checksum_address
 from flbc.errors import ConfigError, FlbcError, KeyFileError, WrongPasswordError
 
@@ -58,6 +59,8 @@ class PartyKeys(Secret):
         Proves the random draw for the leader. A key of its own, so that no proof is ever a signature.
     paillier : PrivateKey or None
         Opens sums; only a key authority has one.
+    share : ShareKey or None (default: None)
+        Opens sums in part; only a holder of a shared key has one.
     """
 
     name: str
@@ -65,6 +68,7 @@ class PartyKeys(Secret):
     encryption: EncryptionKey
     vrf: SigningKey
     paillier: PrivateKey | None
+    share: ShareKey | None = None
 
     # A frozen dataclass with slots would otherwise get one that hands out the fields.
     __getstate__ = Secret.__getstate__
@@ -77,6 +81,10 @@ class PartyKeys(Secret):
                 raise TypeError(f"{field} must be a {kind.__name__}")
         if not isinstance(self.paillier, PrivateKey | None):
             raise TypeError("paillier must be a PrivateKey or None")
+        if not isinstance(self.share, ShareKey | None):
+            raise TypeError("share must be a ShareKey or None")
+        if self.paillier is not None and self.share is not None:
+            raise ConfigError("a party has a Paillier key or a share of one, not both: make a key file for each role")
 
     @classmethod
     def generate(cls, name: str, *, paillier_bits: int | None = None) -> PartyKeys:
@@ -84,9 +92,20 @@ class PartyKeys(Secret):
         paillier = None if paillier_bits is None else paillier_keys.generate(paillier_bits)
         return cls(name, SigningKey.generate(), EncryptionKey.generate(), SigningKey.generate(), paillier)
 
+    @property
+    def scheme_key(self) -> bytes:
+        """Fingerprint of the Paillier key, or of the shared one that the party has a share of; empty if neither."""
+        if self.share is not None:
+            return self.share.key.fingerprint
+        return b"" if self.paillier is None else self.paillier.public.fingerprint
+
+    def with_share(self, share: ShareKey) -> PartyKeys:
+        """Return the same keys with a share of a Paillier key."""
+        return PartyKeys(self.name, self.signing, self.encryption, self.vrf, self.paillier, share)
+
     def public(self) -> dict[str, Any]:
         """Return what others may know, ready for JSON: name, addresses, public keys and fingerprint."""
-        return {
+        public: dict[str, Any] = {
             "name": self.name,
             "address": checksum_address(self.signing.address),
             "encryption": self.encryption.public.hex(),
@@ -100,6 +119,16 @@ class PartyKeys(Secret):
                 "public_key": self.paillier.public.to_bytes().hex(),
             },
         }
+        if self.share is not None:  # not there otherwise, so that older files stay what they are
+            key = self.share.key
+            public["share"] = {
+                "bits": key.public.bits,
+                "threshold": key.threshold,
+                "holders": key.holders,
+                "place": self.share.place,
+                "fingerprint": key.fingerprint.hex(),
+            }
+        return public
 
     def __repr__(self) -> str:
         return f"<PartyKeys of {self.name!r}, {checksum_address(self.signing.address)}>"
@@ -138,6 +167,8 @@ def save(path: Path, keys: PartyKeys, password: str) -> None:
         "vrf": keys.vrf.to_bytes().hex(),
         "paillier": None if keys.paillier is None else keys.paillier.to_bytes().hex(),
     }
+    if keys.share is not None:
+        secrets["share"] = keys.share.to_bytes().hex()
     key = _derive(password, salt, **_SCRYPT)
     sealed = AESGCM(key).encrypt(nonce, _canonical(secrets), _canonical(header))
     write_new(path, json.dumps({**header, "ciphertext": sealed.hex()}, indent=1, ensure_ascii=False).encode() + b"\n")
@@ -188,13 +219,14 @@ def read_public(path: Path) -> dict[str, Any]:
 
 def _parse_secrets(name: str, plain: bytes) -> PartyKeys:
     secrets = json.loads(plain)
-    paillier = secrets["paillier"]
+    paillier, share = secrets["paillier"], secrets.get("share")
     return PartyKeys(
         name,
         SigningKey.from_bytes(bytes.fromhex(secrets["signing"])),
         EncryptionKey.from_bytes(bytes.fromhex(secrets["encryption"])),
         SigningKey.from_bytes(bytes.fromhex(secrets["vrf"])),
         None if paillier is None else PrivateKey.from_bytes(bytes.fromhex(paillier)),
+        None if share is None else ShareKey.from_bytes(bytes.fromhex(share)),
     )
 
 

@@ -86,6 +86,23 @@ class Encryptor(Secret):
             self._pool.append(self._fresh_blinding())
             _report(progress, done, count)
 
+    def make(self, count: int, of: int) -> list[mpz]:
+        """Return fresh blindings, which this encryptor does not keep; ``of``: how many are wanted in all."""
+        self._prepare_table(of)
+        return [self._fresh_blinding() for _ in range(count)]
+
+    def refill(self, blindings: Sequence[int]) -> None:
+        """Use blindings that :mod:`flbc.crypto.blinding` made, each once, before making more.
+
+        Raises
+        ------
+        CiphertextError
+            If one is outside the group.
+        """
+        check_ciphertexts(self._public, blindings)
+        self._drop_inherited_pool()
+        self._pool.extend(map(mpz, blindings))
+
     def encrypt(self, plaintexts: Sequence[int], progress: Progress | None = None) -> list[mpz]:
         """Encrypt each plaintext with its own blinding.
 

@@ -111,7 +111,7 @@ def open_session(
         # Slots hold a power of two of parties anyway, so late joiners up to it cost nothing.
         max_parties=2 ** math.ceil(math.log2(max(len(training), terms.min_survivors))),
         key_bits=terms.key_bits,
-        scheme_keys=tuple(card.party.scheme_key for card in helpers if card.party.scheme_key),
+        scheme_keys=tuple(dict.fromkeys(card.party.scheme_key for card in helpers if card.party.scheme_key)),
         reveal_metrics=terms.reveal_metrics,
         ledger=None if covenant is None else covenant.to_dict(),
         sharing=None if terms.threshold is None else {"threshold": terms.threshold},
@@ -119,7 +119,7 @@ def open_session(
     )
     simulation = next(iter(training.values())).simulation
     session = Session(
-        grid, directory, terms.helpers, config, plan, mechanism, terms.keys or _Constant(helpers[0].keys), simulation,
+        grid, directory, terms.helpers, config, plan, mechanism, terms.keys or _constant(helpers), simulation,
         plan.first_frame(), dealers=terms.dealers, opening=terms.opening, verifying=terms.verifying,
     )  # fmt: skip
     if terms.codec.compression is not None:
@@ -201,6 +201,11 @@ class _Constant:
         self, session: Session, roster: Roster, server_round: int, skipped: int, attempt: int, nodes: Iterable[int]
     ) -> bytes:
         return self.keys
+
+
+def _constant(helpers: list[Card]) -> _Constant:
+    """Return the keys of the one helper that has any, for every attempt."""
+    return _Constant(next((card.keys for card in helpers if card.keys), b""))
 
 
 def _largest_multiplier(cards: Iterable[Card]) -> int:

@@ -138,9 +138,12 @@ class Directory:
         text = f"Too few nodes: the strategy needs {need}; there are {have}. "
         if self._reasons:
             text += f"Nodes that did not answer said: {'; '.join(sorted(set(self._reasons.values())))[:600]}. "
-        total = self._min_training + len(self._helpers)
+        # Simulated committees are training nodes.
+        total = max(self._min_training, self._helpers.count(COMMITTEE)) + sum(r != COMMITTEE for r in self._helpers)
         simulated = f'--federation-config "num-supernodes={total} client-resources-num-cpus=1"'
-        deployed = "start SuperNodes with --node-config 'flbc-role=\"hospital\" …' and one for each other role"
+        roles = dict.fromkeys([TRAIN_ROLE] * (training < self._min_training) + missing)
+        flags = " and ".join(f"--node-config 'flbc-role=\"{role}\" …'" for role in roles)
+        deployed = f"start SuperNodes with {flags or 'the roles that are missing'}, each role on a node of its own"
         if partitions:
             return text + f"Add {simulated} to `flwr run`."
         return text + f"In simulation add {simulated} to `flwr run`; in deployment {deployed}."

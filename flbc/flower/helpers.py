@@ -13,8 +13,11 @@ from flwr.common.logger import log
 from ..errors import FlbcError
 from ..ledger.record import SignedOpening
 from ..node.opening import OpenRequest, check_key, check_opening, unpack_key, unpack_opening
+from ..node.paillier import SCHEME as PAILLIER
+from ..node.paillier import THRESHOLD, shared_key
+from ..node.threshold import check_partial, unpack_partial
 from ..node.ticket import Ticket
-from ..roster import GENERATOR, Party
+from ..roster import AUTHORITY, GENERATOR, Party
 from ..schemes import Combiner, IntVector
 from ..schemes.base import vector_to_bytes
 from . import wire
@@ -60,38 +63,74 @@ class Helpers:
         silent: list[str] = []
 
         def ask(bodies: Mapping[str, bytes]) -> dict[str, bytes]:
-            answers: dict[str, bytes] = {}
-            for name, body in bodies.items():
-                helper = self.ticket.roster.parties[self.ticket.roster.index(name)]
-                answer = self._ask(helper, body)
-                if answer is None:
-                    silent.append(name)
-                else:
-                    answers[name] = answer
+            answers = self._ask(bodies)
+            silent.extend(name for name in bodies if name not in answers)
             return answers
 
         for _ in range(_TRIES):
             total = combiner.open(self.request.hidden, ask)
             if total is not None:
                 return total
-        raise AbandonedError(f"{silent[-1]} did not help to open the sum within {_TRIES} x {self.timeout:g} s")
+        names = ", ".join(dict.fromkeys(silent[-1:] if len(set(silent)) == 1 else silent))
+        raise AbandonedError(f"{names} did not help to open the sum within {_TRIES} x {self.timeout:g} s")
 
-    def _ask(self, helper: Party, body: bytes) -> bytes | None:
-        """Ask a helper wherever it is now: a restarted node has a new id. None if it does not answer."""
+    def _ask(self, bodies: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Ask helpers, all at once, wherever they are now: a restarted node has a new id.
+
+        A single helper that is offline gets the rest of the stage to come back. Of several, those that refuse or answer
+        falsely are left out, because the others may be enough.
+        """
         session, begin = self.session, time.monotonic()
-        stage = wire.DERIVE if helper.has(GENERATOR) else wire.OPEN
+        roster = self.ticket.roster
+        helpers = {name: roster.parties[roster.index(name)] for name in bodies}
         parts = {**self.ticket.to_wire(), "request": self.request.header()}
-        nodes = [node for node, card in session.directory.cards(session.grid).items() if card.party == helper]
-        messages = [wire.request(stage, parts, node, self.ticket.label.round, body) for node in nodes]
-        for reply in exchange(session.grid, messages, self.timeout).values():
-            if not reply.has_error():
-                return self._key(reply, helper) if stage == wire.DERIVE else self._sum(reply, helper)
-            reason = (reply.error.reason or "no reason").strip().splitlines()[-1]
-            if reply.error.code == wire.REFUSED:  # asking again cannot help
-                raise AbandonedError(f"{helper.name} refused: {reason}")
-            log(WARNING, "flbc: %s did not help to open the sum (error %d): %s", helper.name, reply.error.code, reason)
-        while not nodes and time.monotonic() - begin < self.timeout and not self._online(helper):
-            time.sleep(min(1.0, self.timeout / 10))  # offline: give it the rest of the stage to come back
+        names = {helper: name for name, helper in helpers.items()}
+        cards = session.directory.cards(session.grid).items()
+        nodes = {node: names[card.party] for node, card in cards if card.party in names}
+        messages = [
+            wire.request(self._stage(helpers[name]), parts, node, self.ticket.label.round, bodies[name])
+            for node, name in nodes.items()
+        ]
+        needed = shared_key(self.ticket).threshold if len(bodies) > 1 else 1
+
+        def enough(replies: dict[int, Message]) -> bool:
+            return sum(not reply.has_error() for reply in replies.values()) >= needed
+
+        answers: dict[str, bytes] = {}
+        for node, reply in exchange(session.grid, messages, self.timeout, enough).items():
+            helper = helpers[nodes[node]]
+            try:
+                answer = self._read(reply, helper)
+            except FlbcError as error:
+                if len(bodies) == 1:
+                    raise
+                log(WARNING, "flbc: the answer of %s is left out: %s", helper.name, error)
+                continue
+            if answer is not None:
+                answers[helper.name] = answer
+        if len(helpers) == 1:
+            (helper,) = helpers.values()
+            while not nodes and time.monotonic() - begin < self.timeout and not self._online(helper):
+                time.sleep(min(1.0, self.timeout / 10))
+        return answers
+
+    def _stage(self, helper: Party) -> str:
+        if helper.has(GENERATOR):
+            return wire.DERIVE
+        shared = (self.ticket.config.scheme, self.ticket.config.mode) == (PAILLIER, THRESHOLD)
+        return wire.PARTIAL if shared and not helper.has(AUTHORITY) else wire.OPEN
+
+    def _read(self, reply: Message, helper: Party) -> bytes | None:
+        """Verify an answer; None if it is an error after which asking again may help."""
+        if not reply.has_error():
+            stage = self._stage(helper)
+            if stage == wire.DERIVE:
+                return self._key(reply, helper)
+            return self._partial(reply, helper) if stage == wire.PARTIAL else self._sum(reply, helper)
+        reason = (reply.error.reason or "no reason").strip().splitlines()[-1]
+        if reply.error.code == wire.REFUSED:  # asking again cannot help
+            raise AbandonedError(f"{helper.name} refused: {reason}")
+        log(WARNING, "flbc: %s did not help to open the sum (error %d): %s", helper.name, reply.error.code, reason)
         return None
 
     def _online(self, helper: Party) -> bool:
@@ -101,6 +140,12 @@ class Helpers:
         """Verify a function key; the decryptor is sent the answer as it came."""
         answer = wire.unseal(reply.content)
         check_key(*unpack_key(answer), self.request.block, self.ticket, helper.address)
+        return answer
+
+    def _partial(self, reply: Message, helper: Party) -> bytes:
+        """Verify a holder's signature; the authority is sent the answer as it came, in its box."""
+        answer = wire.unseal(reply.content)
+        check_partial(*unpack_partial(answer), self.request.block, self.ticket, helper)
         return answer
 
     def _sum(self, reply: Message, helper: Party) -> bytes:

@@ -85,7 +85,7 @@ class Masked(SecureStrategy):
 
     scheme: ClassVar[str] = SCHEME
     mode = MODE
-    helpers: ClassVar[tuple[str, ...]] = ()
+    helpers = ()
 
     def __init__(
         self,

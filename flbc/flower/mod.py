@@ -17,13 +17,16 @@ from ..codec import Layout
 from ..encoding import canonical
 from ..errors import ConfigError, FlbcError, LayoutError, PlaintextRefusedError, ProtocolError
 from ..node import Ticket
+from ..node.ahead import Ahead
 from ..node.mask_keys import SCHEME as MASKED
 from ..node.mask_keys import box_statement
 from ..node.mask_memory import MaskMemory
 from ..node.model_request import ModelsRequest, pack_many
 from ..node.nddfe import PAD, SCHEME, own_statement
 from ..node.opening import OpenRequest, pack_opening
-from ..node.participant import CLIP_METRIC, RATE_METRIC, check_clipping, check_sampling, update_of
+from ..node.paillier import HOLDER, SPLIT, THRESHOLD
+from ..node.paillier import SCHEME as PAILLIER
+from ..node.participant import CLIP_METRIC, RATE_METRIC, Participant, check_clipping, check_sampling, update_of
 from ..node.scheme_keys import key_domain, paillier_keys
 from ..node.seats import SCHEME as VERIFIED
 from ..node.terms import mechanism_of
@@ -32,10 +35,11 @@ from ..node.trained import Trained
 from ..roster import VERIFIER
 from ..round import Signed
 from ..schemes.functional import split_request
+from ..schemes.paillier_threshold import split_parts
 from ..task import TaskConfig
 from . import ledger_stages, wire
 from .ledger_stages import named, only
-from .node import HELPERS, Node, in_simulation
+from .node import HELPERS, Node, helpers_of, in_simulation
 from .panel import ModelMaker, Panel, Validation
 
 #: Seconds that a verifier waits for another at most, whatever the server says.
@@ -126,14 +130,19 @@ class SecureMod:
     # ------------------------------------------------------------------ stages
     def _hello(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         scheme, key_bits = wire.text_of(record, "scheme"), wire.number_of(record, "key-bits")
-        node = self._node(context, scheme, record.get("committee") is True)
+        mode = wire.text_of(record, "mode")
+        node = self._node(context, scheme, mode, record.get("committee") is True)
+        shared = (scheme, mode) == (PAILLIER, THRESHOLD)
         nonce = wire.bytes_of(record, "nonce")["nonce"]
         keys, scheme_key = b"", b""
-        if "authority" in node.me.roles:
+        if shared and HOLDER in node.me.roles:
+            holder = node.key_holder(key_bits, wire.number_of(record, "threshold"))
+            keys, scheme_key = holder.statement(), holder.share.key.fingerprint
+        elif "authority" in node.me.roles and not shared:
             authority = node.authority(key_bits)
             public = authority.private.public
             keys, scheme_key = paillier_keys(public, authority.scheme_key(scheme)), public.fingerprint
-        elif scheme == SCHEME and wire.text_of(record, "mode") != PAD:
+        elif scheme == SCHEME and mode != PAD:
             keys = own_statement(node.me)
         elif scheme == MASKED:
             session = wire.bytes_of(record, "session")["session"]
@@ -158,29 +167,34 @@ class SecureMod:
         participant = node.participant
         old = _numpy(only(message.content.array_records, "train message"))
         revealed = MetricRecord()
-        if participant.must_train(ticket, wire.content_hash(message.content)):
-            begin = time.monotonic()
-            reply = self._call_app(message, context, call_next, ticket.config)
-            elapsed = int((time.monotonic() - begin) * 1000)
-            if reply.has_error():
-                return reply
-            metrics = dict(only(reply.content.metric_records, "train reply"))
-            new = _numpy(only(reply.content.array_records, "train reply"))
-            mechanism = mechanism_of(ticket.config)
-            check_clipping(mechanism, metrics.pop(CLIP_METRIC, None))
-            check_sampling(mechanism, metrics.pop(RATE_METRIC, None))
-            layout = Layout.of(old, private=ticket.config.floats_only)
-            trained = Trained(
-                layout,
-                update_of(ticket.config, layout, old, new),
-                _weight(metrics, self._weight_key),
-                {name: value for name, value in metrics.items() if name != self._weight_key},
-                elapsed,
-            )
-            participant.keep(ticket, trained)
-            if ticket.config.privacy is not None:
-                revealed = _revealed(metrics, ticket)
-        return self._submit(message, ticket, node, revealed)
+        with Ahead() as ahead:
+            if participant.must_train(ticket, wire.content_hash(message.content)):
+                begin = time.monotonic()
+                ahead.begin(ticket, node.me, node.memory)
+                reply = self._call_app(message, context, call_next, ticket.config)
+                if reply.has_error():
+                    return reply
+                revealed = self._keep(reply, ticket, participant, old, int((time.monotonic() - begin) * 1000))
+            return self._submit(message, ticket, node, revealed, ahead)
+
+    def _keep(
+        self, reply: Message, ticket: Ticket, participant: Participant, old: dict[str, Any], elapsed: int
+    ) -> MetricRecord:
+        """Check what the app says and returns, keep it on the node, and return the metrics that may travel in clear."""
+        metrics = dict(only(reply.content.metric_records, "train reply"))
+        new, mechanism = _numpy(only(reply.content.array_records, "train reply")), mechanism_of(ticket.config)
+        check_clipping(mechanism, metrics.pop(CLIP_METRIC, None))
+        check_sampling(mechanism, metrics.pop(RATE_METRIC, None))
+        layout = Layout.of(old, private=ticket.config.floats_only)
+        trained = Trained(
+            layout,
+            update_of(ticket.config, layout, old, new),
+            _weight(metrics, self._weight_key),
+            {name: value for name, value in metrics.items() if name != self._weight_key},
+            elapsed,
+        )
+        participant.keep(ticket, trained)
+        return MetricRecord() if ticket.config.privacy is None else _revealed(metrics, ticket)
 
     def _reprotect(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
@@ -197,6 +211,12 @@ class SecureMod:
         if ticket.config.scheme == SCHEME:
             key, hidden = split_request(body)
             opened = node.decryptor.open(ticket, OpenRequest.parse(header, hidden), key)
+        elif ticket.config.mode == SPLIT:
+            key, hidden = split_request(body)
+            opened = node.authority().open(ticket, OpenRequest.parse(header, hidden), key)
+        elif ticket.config.mode == THRESHOLD:
+            parts, hidden = split_parts(body)
+            opened = node.joint_authority.open(ticket, OpenRequest.parse(header, hidden), parts)
         else:
             opened = node.authority().open(ticket, OpenRequest.parse(header, body))
         return _sealed(message, wire.OPEN, pack_opening(*opened))
@@ -205,6 +225,11 @@ class SecureMod:
         ticket = _ticket(record)
         request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], b"")
         return _sealed(message, wire.DERIVE, self._node_of(context, ticket).generator.derive(ticket, request))
+
+    def _partial(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
+        ticket = _ticket(record)
+        request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], wire.unseal(message.content))
+        return _sealed(message, wire.PARTIAL, self._node_of(context, ticket).key_holder().open(ticket, request))
 
     def _setup(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
@@ -264,8 +289,10 @@ class SecureMod:
         return Message(RecordDict({name: kept}), reply_to=message)
 
     # ------------------------------------------------------------------ helpers
-    def _submit(self, message: Message, ticket: Ticket, node: Node, revealed: MetricRecord) -> Message:
-        reply = node.participant.submit(ticket)
+    def _submit(
+        self, message: Message, ticket: Ticket, node: Node, revealed: MetricRecord, ahead: Ahead | None = None
+    ) -> Message:
+        reply = node.participant.submit(ticket, ahead)
         stage = wire.stage_record(wire.TRAIN, {"reply": reply.header()})
         content = RecordDict({wire.RECORD: stage, "metrics": revealed})
         if reply.submission is not None:
@@ -276,17 +303,19 @@ class SecureMod:
         return Panel(context, node, self._model, self._validation)
 
     def _node_of(self, context: Context, ticket: Ticket) -> Node:
-        return self._node(context, ticket.config.scheme, ticket.config.ledger is not None)
+        return self._node(context, ticket.config.scheme, ticket.config.mode, ticket.config.ledger is not None)
 
-    def _node(self, context: Context, scheme: str, committee: bool) -> Node:
+    def _node(self, context: Context, scheme: str, mode: str, committee: bool) -> Node:
         if scheme not in HELPERS:
             raise ProtocolError(f"Unknown scheme {scheme!r}; known: {', '.join(HELPERS)}. Is flbc up to date here?")
-        return Node(context, scheme, lambda: self._declared(context, scheme), committee, self._insecure)
+        helpers = helpers_of(scheme, mode)
+        votes = committee or (scheme, mode) == (PAILLIER, THRESHOLD)
+        return Node(context, helpers, lambda: self._declared(context, helpers), votes, self._insecure)
 
-    def _declared(self, context: Context, scheme: str) -> int:
+    def _declared(self, context: Context, helpers: tuple[str, ...]) -> int:
         if not callable(self._examples):
             return self._examples or 0
-        return int(self._examples(_shown(context, scheme)))
+        return int(self._examples(_shown(context, helpers)))
 
     def _call_app(
         self, message: Message, context: Context, call_next: ClientAppCallable, config: TaskConfig
@@ -298,7 +327,7 @@ class SecureMod:
                 "pass the same name to SecureMod(weight_key=...) and the strategy's weighted_by_key"
             )
         del message.content[wire.RECORD]
-        shown = _shown(context, config.scheme)
+        shown = _shown(context, helpers_of(config.scheme, config.mode))
         try:
             reply = call_next(message, shown)
         except Exception:
@@ -316,12 +345,12 @@ def _sealed(message: Message, stage: str, answer: bytes) -> Message:
     return Message(content, reply_to=message)
 
 
-def _shown(context: Context, scheme: str) -> Context:
+def _shown(context: Context, helpers: tuple[str, ...]) -> Context:
     """Return the context with the helper partitions hidden (simulation only)."""
     if not in_simulation(context) or "num-partitions" not in context.node_config:
         return context
     shown = copy.copy(context)
-    count = int(context.node_config["num-partitions"]) - len(HELPERS[scheme])
+    count = int(context.node_config["num-partitions"]) - len(helpers)
     shown.node_config = {**context.node_config, "num-partitions": count}
     return shown
 

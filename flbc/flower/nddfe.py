@@ -91,7 +91,7 @@ class NddFe(SecureStrategy):
     """
 
     scheme: ClassVar[str] = "nddfe"
-    helpers: ClassVar[tuple[str, ...]] = (GENERATOR,)
+    helpers = (GENERATOR,)
 
     def __init__(
         self,

@@ -20,11 +20,14 @@ from ..node.decryptor import SumDecryptor
 from ..node.generator import KeyGenerator
 from ..node.identity import Identity, development_identity, load_identity
 from ..node.memory import NodeMemory
+from ..node.paillier import SPLIT
 from ..node.participant import Participant
 from ..node.pins import Pins
 from ..node.settlement import Judge
+from ..node.threshold import JointAuthority, KeyHolder
 from ..node.unmasking import ShareHolder
 from ..roster import AUTHORITY, GENERATOR, TRAIN_ROLE, VERIFIER
+from .simulated import DEVELOPMENT_PASSWORD, development_share
 
 #: Roles beside training that each scheme needs, one node each, served in simulation by the last partitions.
 HELPERS: dict[str, tuple[str, ...]] = {
@@ -33,14 +36,20 @@ HELPERS: dict[str, tuple[str, ...]] = {
     "masked": (),
     "verified": (VERIFIER,) * 3,
 }
+#: The same for modes that need others than their scheme.
+_MODE_HELPERS = {("paillier", SPLIT): (GENERATOR, AUTHORITY)}
 #: How many training nodes serve in a simulated committee: each is sent everybody's payload.
 SIMULATED_COMMITTEE = 7
-_DEVELOPMENT_PASSWORD = "development"  # noqa: S105 - simulation keys are public
 
 
 def home() -> Path:
     """Return the directory for flbc's files: FLBC_HOME, else ``~/.flbc``."""
     return Path(os.environ.get("FLBC_HOME") or Path.home() / ".flbc")
+
+
+def helpers_of(scheme: str, mode: str) -> tuple[str, ...]:
+    """Return the roles beside training that a scheme needs in a mode, one node each; none for unknown schemes."""
+    return _MODE_HELPERS.get((scheme, mode), HELPERS.get(scheme, ()))
 
 
 def in_simulation(context: Context) -> bool:
@@ -57,14 +66,14 @@ def in_simulation(context: Context) -> bool:
 
 
 class Node:
-    """A node as one scheme sees it.
+    """A node as one task sees it.
 
     Parameters
     ----------
     context : Context
         Flower's; only ``node_config``, ``run_id`` and ``node_id`` are read.
-    scheme : str
-        Decides, in simulation, which partitions serve other roles.
+    helpers : tuple of str
+        Roles that, in simulation, the last partitions serve (:func:`helpers_of`).
     declare : callable
         Returns the declared size of the training set, 0 when there is none; called only if the node trains, because
         others hold no data.
@@ -77,14 +86,13 @@ class Node:
     def __init__(
         self,
         context: Context,
-        scheme: str,
+        helpers: tuple[str, ...],
         declare: Callable[[], int] = lambda: 0,
         committee: bool = False,
         insecure: tuple[str, ...] = (),
     ) -> None:
         config = context.node_config
-        helpers = HELPERS.get(scheme, ())
-        self.partitions = 0
+        self.partitions, self.committee, self._run = 0, 0, context.run_id
         if in_simulation(context) and "flbc-key" not in config:
             partition, self.partitions = _partition(context)
             role = max(partition - (self.partitions - len(helpers)) + 1, 0)
@@ -92,6 +100,7 @@ class Node:
             trains = ("committee", TRAIN_ROLE) if votes else (TRAIN_ROLE,)
             roles = trains if role == 0 else (helpers[role - 1],)
             self.me = development_identity(partition, roles, declare() if role == 0 else 0)
+            self.committee = min(SIMULATED_COMMITTEE, self.partitions - len(helpers))
             self.pins = Pins.development(insecure)
             directory = home() / "runs" / f"{context.run_id}-{context.node_id}"
         else:
@@ -140,6 +149,42 @@ class Node:
         """The half that opens with a function key."""
         return SumDecryptor(self.me, self.pins, self.memory)
 
+    @property
+    def joint_authority(self) -> JointAuthority:
+        """The half that joins what holders of shares answer."""
+        return JointAuthority(self.me, self.pins, self.memory)
+
+    def key_holder(self, key_bits: int | None = None, threshold: int | None = None) -> KeyHolder:
+        """Return the half that opens in part.
+
+        Parameters
+        ----------
+        key_bits, threshold : int or None
+            What the strategy asks for; in simulation the key is made and shared on first use. None: it must exist.
+
+        Raises
+        ------
+        KeyFileError
+            If the key file holds no share, or one of another key than asked for.
+        """
+        share = self.me.keys.share
+        if share is None and self.me.simulation:
+            folder = home() / "runs" / f"{self._run}-dealer"
+            share = development_share(folder, self.me.name, self.committee, key_bits, threshold)
+        if share is None:
+            raise KeyFileError(
+                "The key file holds no share of a Paillier key; the dealer makes them with `flbc keys deal`, and "
+                "`flbc keys accept` puts yours into a key file"
+            )
+        key = share.key
+        if (key_bits or key.public.bits, threshold or key.threshold) != (key.public.bits, key.threshold):
+            raise KeyFileError(
+                f"This node has a share of a key of {key.public.bits} bits, of which {key.threshold} of {key.holders} "
+                f"open a sum, and the strategy asks for key_bits={key_bits} and threshold={threshold}; pass "
+                f"Paillier(key_bits={key.public.bits}, threshold={key.threshold}) or deal a new key"
+            )
+        return KeyHolder(self.me, share, self.pins, self.memory)
+
     def authority(self, key_bits: int | None = None) -> Authority:
         """Return the opening half.
 
@@ -172,13 +217,13 @@ class Node:
                 raise KeyFileError("The simulated authority has lost its key; start a new run")
             keys = self.me.keys
             made = PartyKeys(self.me.name, keys.signing, keys.encryption, keys.vrf, paillier.generate(key_bits))
-            keystore.save(path, made, _DEVELOPMENT_PASSWORD)
+            keystore.save(path, made, DEVELOPMENT_PASSWORD)
         return _load_development_key(path)
 
 
 @lru_cache(maxsize=4)
 def _load_development_key(path: Path) -> paillier.PrivateKey:
-    private = keystore.load(path, _DEVELOPMENT_PASSWORD).paillier
+    private = keystore.load(path, DEVELOPMENT_PASSWORD).paillier
     if private is None:
         raise KeyFileError("The simulated authority's key file holds no Paillier key")
     return private

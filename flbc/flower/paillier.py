@@ -1,8 +1,8 @@
-"""The strategy ``Paillier``: packed homomorphic encryption, opened by a key authority that adds the noise."""
+"""The strategy ``Paillier``: packed homomorphic encryption, opened by a key authority, alone or with others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from logging import INFO
 from pathlib import Path
 from typing import ClassVar
@@ -14,8 +14,13 @@ from ..codec import Codec
 from ..crypto.paillier import SECURE_KEY_BITS
 from ..errors import ConfigError
 from ..ledger.settings import Ledger
+from ..node.paillier import ALONE, HOLDER, MODES, SPLIT, THRESHOLD
 from ..node.pins import Pins
+from ..node.scheme_keys import check_holder, read_holder, shared_keys
 from ..privacy import Privacy
+from ..roster import Party, Roster
+from .node import helpers_of
+from .session import Session
 from .strategy import SecureStrategy
 
 
@@ -27,14 +32,23 @@ class Paillier(SecureStrategy):
     asked to, and answers the server. The server learns the (noised) mean of each round and nothing else.
 
     Needs one more node than training nodes, with the role ``authority`` (in simulation the last partition serves it),
-    and ``SecureMod()`` as the first mod of the ClientApp.
+    and ``SecureMod()`` as the first mod of the ClientApp. ``opening`` says who opens, and which nodes that takes.
 
     Parameters
     ----------
     strategy : Strategy
         Any mean-based Flower strategy: FedAvg, FedAvgM, FedAdam, FedYogi, FedAdagrad, FedProx.
+    opening : str (default: "authority")
+        ``"authority"``: the authority opens alone, and could open any client whose ciphertext it got. ``"split"``: the
+        authority and a second node, of the role ``generator``, open together; neither reads anything alone, the noise
+        is the generator's, and nodes accept no less if their roster's policy says ``schemes = ["paillier-split"]``.
+        ``"threshold"``: nobody holds the key; ``threshold`` of the committee's nodes, which have a share of it each,
+        open together, and the authority joins their answers and adds the noise (``"paillier-threshold"``).
+    threshold : int (default: 2)
+        With ``opening="threshold"``: shares that open a sum, from 2 to the number of holders. A deployed key was dealt
+        for one number (``flbc keys deal``); in simulation the first seven training nodes are the holders.
     privacy : Privacy or None (default: None)
-        Differential privacy with noise added by the authority; None: the exact mean is opened.
+        Differential privacy with noise added by the authority (split: the generator); None: the exact mean is opened.
     codec : Codec (default: Codec())
         How updates become integers.
     key_bits : int (default: 3072)
@@ -65,7 +79,8 @@ class Paillier(SecureStrategy):
 
     Notes
     -----
-    Who learns what, alone and in collusion, is stated in :mod:`flbc.schemes.paillier` and ``docs/threat-model.md``.
+    Who learns what, alone and in collusion, is stated in :mod:`flbc.schemes.paillier`,
+    :mod:`flbc.schemes.paillier_split`, :mod:`flbc.schemes.paillier_threshold` and ``docs/threat-model.md``.
 
     Examples
     --------
@@ -77,12 +92,13 @@ class Paillier(SecureStrategy):
     """
 
     scheme: ClassVar[str] = "paillier"
-    helpers: ClassVar[tuple[str, ...]] = ("authority",)
 
     def __init__(
         self,
         strategy: Strategy,
         *,
+        opening: str = ALONE,
+        threshold: int = 2,
         privacy: Privacy | None = None,
         codec: Codec = Codec(),  # noqa: B008 - frozen
         key_bits: int = 3072,
@@ -96,6 +112,19 @@ class Paillier(SecureStrategy):
     ) -> None:
         if key_bits not in SECURE_KEY_BITS:
             raise ConfigError(f"key_bits must be one of {', '.join(map(str, SECURE_KEY_BITS))}, not {key_bits}")
+        if opening not in MODES:
+            raise ConfigError(f"Paillier(opening={opening!r}) is unknown; choose one of {', '.join(MODES)}")
+        if type(threshold) is not int or threshold < 2:
+            raise ConfigError(
+                f"Paillier(threshold={threshold!r}) (run-config opening-threshold) must be at least 2: with one share "
+                "enough, every holder could open everything"
+            )
+        if opening != THRESHOLD and threshold != 2:
+            raise ConfigError(f"Paillier(threshold={threshold}) belongs to opening='threshold'; leave it out")
+        self.mode, self.helpers, self.threshold = opening, helpers_of(self.scheme, opening), threshold
+        if opening == THRESHOLD:
+            self.helpers += (HOLDER,) * threshold
+            self.key_maker, self._asked = self._shared, {"threshold": threshold}
         super().__init__(
             strategy,
             privacy=privacy,
@@ -110,5 +139,28 @@ class Paillier(SecureStrategy):
             ledger=ledger,
         )
 
+    @property
+    def _noise_by(self) -> str:
+        if self.mode == SPLIT:
+            return "the generator, who is trusted not to take it away again"
+        return super()._noise_by
+
     def _summary(self) -> None:
-        log(INFO, "\t│\t├── Scheme key: %d bits; opened by: %s", self.key_bits, ", ".join(self.helpers))
+        who = {
+            ALONE: "authority alone",
+            SPLIT: "authority and generator together",
+            THRESHOLD: f"{self.threshold} of the committee together, joined by the authority",
+        }[self.mode]
+        log(INFO, "\t│\t├── Scheme key: %d bits; opened by: %s", self.key_bits, who)
+
+    def _check_card(self, party: Party, keys: bytes, simulation: bool) -> None:
+        if self.mode == THRESHOLD and party.has(HOLDER):
+            key, signed = read_holder(keys)
+            check_holder(key, signed, party, simulation)
+
+    def _shared(
+        self, session: Session, roster: Roster, server_round: int, skipped: int, attempt: int, nodes: Iterable[int]
+    ) -> bytes:
+        """Return the shared key with the word of every holder in the roster, also of those that are away."""
+        cards = (card for card in session.directory.known() if card.party in roster.parties)
+        return shared_keys({card.party.name: card.keys for card in cards if card.party.has(HOLDER)})

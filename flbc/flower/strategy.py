@@ -9,9 +9,10 @@ from __future__ import annotations
 import secrets
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from logging import INFO, WARNING
+from types import MappingProxyType
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -48,7 +49,7 @@ class SecureStrategy(Strategy):
     is_flbc_wrapper: ClassVar[bool] = True
     scheme: ClassVar[str]
     mode: str = "authority"
-    helpers: ClassVar[tuple[str, ...]]
+    helpers: tuple[str, ...]
 
     def __init__(
         self,
@@ -107,6 +108,9 @@ class SecureStrategy(Strategy):
     declared_weights: bool = False
     #: Makes the scheme keys of an attempt; None: they are the helper's.
     key_maker: KeyMaker | None = None
+
+    #: What the hello request asks for beside scheme, mode and key size.
+    _asked: Mapping[str, int] = MappingProxyType({})
 
     def _first_model(self, arrays: ArrayRecord) -> ArrayRecord:
         """Return the model that a run begins with."""
@@ -215,6 +219,7 @@ class SecureStrategy(Strategy):
         minima = (getattr(self.strategy, name, 0) for name in ("min_train_nodes", "min_available_nodes"))
         parts: dict[str, bytes | str | int] = {"scheme": self.scheme, "key-bits": self.key_bits, "mode": self.mode}
         parts["committee"] = book is not None
+        parts |= self._asked
         parts["session"] = secrets.token_bytes(16)  # a ServerApp may start several tasks in one run
         needed = max(self.min_survivors, *minima)
         committee = 0 if self.ledger is None else self.ledger.committee

@@ -89,7 +89,7 @@ class Verified(SecureStrategy):
 
     scheme: ClassVar[str] = SCHEME
     mode = MODE
-    helpers: ClassVar[tuple[str, ...]] = (VERIFIER,) * SEATS
+    helpers = (VERIFIER,) * SEATS
 
     def __init__(
         self,

@@ -21,13 +21,15 @@ VERSION = 1
 HELLO, TRAIN, REPROTECT, OPEN, EVALUATE = "hello", "train", "reprotect", "open", "evaluate"
 #: With functional encryption: derive the key that opens one sum.
 DERIVE = "derive"
+#: With a shared key: open a sum in part.
+PARTIAL = "partial"
 #: With masking: deal for a round, and give shares when its sum is opened.
 SETUP, UNMASK = "setup", "unmask"
 #: With checks of hidden models: the three verifiers check those of an attempt.
 VERIFY = "verify"
 #: With a ledger: sign a block, judge the final model, sign the settlement.
 ATTEST, JUDGE, SETTLE = "attest", "judge", "settle"
-STAGES = (HELLO, TRAIN, REPROTECT, DERIVE, OPEN, SETUP, UNMASK, VERIFY, EVALUATE, ATTEST, JUDGE, SETTLE)
+STAGES = (HELLO, TRAIN, REPROTECT, DERIVE, PARTIAL, OPEN, SETUP, UNMASK, VERIFY, EVALUATE, ATTEST, JUDGE, SETTLE)
 #: Stages that come as messages of type ``evaluate``, because the app answers them.
 EVALUATED = (EVALUATE, JUDGE)
 #: flwr.common.constant.ErrorCode.MOD_FAILED_PRECONDITION: the mod refuses.

@@ -1,8 +1,9 @@
-"""The generator of ESB-FL: derives one function key a round, for clients it recognises, with the noise inside (S23).
+"""The generator: derives one function key a round, for clients it recognises, with the noise inside (S23).
 
-It is the task publisher's node. It sees neither payloads nor sums; what it hands out opens one sum, and only to the
-decryptor. Rules kept here and in :mod:`flbc.node.opening`: S8 one key per (task, round), of survivors that a block
-commits to with their random bytes, remembered over restarts; S12 enough survivors; S17 the noise; S20 the budget.
+It is ESB-FL's generator, the task publisher's node, and the second node of ``Paillier(opening="split")``. It sees
+neither payloads nor sums; what it hands out opens one sum, and only to the decryptor or the authority. Rules kept here
+and in :mod:`flbc.node.opening`: S8 one key per (task, round), of survivors that a block commits to with their random
+bytes, remembered over restarts; S12 enough survivors; S17 the noise; S20 the budget.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from ..crypto.signing import keccak256
 from ..errors import ConfigError, OpeningRefusedError, RosterError
 from ..roster import GENERATOR
 from ..round import FunctionKey, Signed
+from ..schemes import Generator
+from ..schemes.paillier_split import SplitGenerator
 from .identity import Identity
 from .memory import NodeMemory
 from .nddfe import SCHEME, check_decryptor_leads, generator_half
 from .opening import OpenRequest, check_request, epsilon_of, noise_of, pack_signed, reserve, sigma_of
+from .paillier import SCHEME as PAILLIER
+from .paillier import SPLIT
 from .pins import Pins
 from .ticket import Ticket, admit
 
@@ -53,17 +58,28 @@ class KeyGenerator:
             If anything about the ticket, block or submissions does not verify.
         """
         admit(ticket, self.me, self.pins, self.memory)
-        if ticket.config.scheme != SCHEME or ticket.only(GENERATOR).name != self.me.name:
+        half = self._half(ticket)
+        if ticket.only(GENERATOR).name != self.me.name:
             raise RosterError("The roster or the task names another generator than this node")
-        check_decryptor_leads(ticket, request.block)
+        if ticket.config.scheme == SCHEME:
+            check_decryptor_leads(ticket, request.block)
         survivors = check_request(ticket, request, self.pins.policy, with_sum=False)
         label, config, block = ticket.label, ticket.config, request.block.hash
         answer, openings = reserve(ticket, block, self.memory, self.pins.policy.max_total_epsilon)
         if answer is None:
-            key = generator_half(ticket, self.me).derive(label.hash, survivors, noise_of(config))
+            key = half.derive(label.hash, survivors, noise_of(config))
             value = FunctionKey(block, keccak256(key), sigma_of(config), epsilon_of(config, openings))
             mine = pack_signed(Signed.make(value, self.me.keys.signing, label.domain), key)
             answer = self.memory.keep_opening(label.task, label.round, mine)
         if not answer:
             raise OpeningRefusedError("A key for a later round was derived; this round is over")
         return answer
+
+    def _half(self, ticket: Ticket) -> Generator:
+        """Return the scheme's half; :class:`RosterError` if the task has no use for a generator."""
+        scheme, mode = ticket.config.scheme, ticket.config.mode
+        if scheme == SCHEME:
+            return generator_half(ticket, self.me)
+        if (scheme, mode) == (PAILLIER, SPLIT):
+            return SplitGenerator(ticket.spec, self.me.keys.encryption)
+        raise RosterError(f"Sums of scheme {scheme!r} in mode {mode!r} are opened without a generator")

@@ -20,6 +20,7 @@ from ..privacy.mechanism import GaussianMechanism
 from ..round import ZERO, Signed, Submission
 from ..task import TaskConfig
 from . import halves
+from .ahead import Ahead
 from .attestor import Attestor, SoftwareAttestor
 from .draw import make_draw
 from .identity import Identity
@@ -157,8 +158,11 @@ class Participant:
             trained = replace(trained, noise=mechanism.draw(mechanism.dimension))
         self.memory.keep_trained(ticket.label, trained.to_bytes())
 
-    def submit(self, ticket: Ticket) -> Reply:
-        """Protect and sign the kept update for this attempt; the same label always gets the same reply."""
+    def submit(self, ticket: Ticket, ahead: Ahead | None = None) -> Reply:
+        """Protect and sign the kept update for this attempt; the same label always gets the same reply.
+
+        ``ahead`` is what was made for the payload while the node trained.
+        """
         index = self._admit(ticket)
         stored = self.memory.answered(ticket.label)
         if stored is not None:
@@ -183,7 +187,10 @@ class Participant:
             charge(ticket, self.memory, self.pins.policy.max_total_epsilon)
         encoded, carry = self._encode(ticket, trained)
         nonce = secrets.token_bytes(32)
-        payload = halves.protector(ticket, self.me, self.memory).protect(encoded.values, ticket.label.hash, nonce)
+        protector = halves.protector(ticket, self.me, self.memory)
+        if ahead is not None:
+            ahead.hand_to(protector)
+        payload = protector.protect(encoded.values, ticket.label.hash, nonce)
         draw, proof, proof_hash = 0, b"", ZERO
         if ticket.beacon is not None:  # for the block after this one, so that its leader is known beforehand
             draw, proof = make_draw(self.me.keys, ticket.beacon.seed, ticket.beacon.height + 1)

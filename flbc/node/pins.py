@@ -61,7 +61,8 @@ class Policy:
     Parameters
     ----------
     schemes : tuple of str (default: ("paillier", "nddfe", "masked", "verified"))
-        Accepted schemes. Modes that are insecure must be named to be accepted: ``"nddfe-paper"``.
+        Accepted schemes. ``"paillier-split"`` in place of ``"paillier"`` accepts that mode only: without it a server
+        may ask for another one. Modes that are insecure must be named to be accepted: ``"nddfe-paper"``.
     min_key_bits : int (default: 3072)
         Smallest scheme key in bits, where the scheme has one (paillier).
     min_survivors : int (default: 3)
@@ -180,8 +181,9 @@ class Policy:
 
     def check(self, config: TaskConfig) -> None:
         """Raise :class:`PolicyError`, naming the rule, unless the task keeps to this policy."""
-        wanted = f"{config.scheme}-{config.mode}" if config.mode in INSECURE_MODES else config.scheme
-        if wanted not in self.schemes:
+        exact = f"{config.scheme}-{config.mode}"
+        wanted = exact if config.mode in INSECURE_MODES else config.scheme
+        if wanted not in self.schemes and exact not in self.schemes:
             raise PolicyError(f"This node's policy does not accept scheme {wanted!r}, only {self.schemes}")
         if config.scheme in KEY_SIZED and config.key_bits < self.min_key_bits:
             raise PolicyError(f"This node's policy needs keys of {self.min_key_bits} bits, offered: {config.key_bits}")

@@ -56,8 +56,9 @@ class Entry:
                 "encryption": str(self.public["encryption"]),
                 "vrf": checksum_address(parse_address(self.public["vrf_address"])),
             }
-            if self.public["paillier"] is not None:
-                table["scheme-key"] = str(self.public["paillier"]["fingerprint"])
+            scheme_key = self.public["paillier"] or self.public.get("share")
+            if scheme_key is not None:
+                table["scheme-key"] = str(scheme_key["fingerprint"])
         except (KeyError, TypeError) as error:
             raise RosterError(f"The public part of a key file lacks {error}; make it with `flbc keys show`") from None
         if self.examples:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from ..cards import SchemeKey
 from ..crypto import paillier
 from ..crypto.eip712 import Domain
-from ..encoding import canonical, parse, unhex
+from ..crypto.paillier_threshold import ThresholdKey
+from ..encoding import Json, canonical, parse, unhex
 from ..errors import ProtocolError, RosterError, SignatureError
 from ..roster import Party
 from ..round import NO_HUB, Signed, domain
@@ -47,3 +50,67 @@ def check_keys(keys: bytes, config: TaskConfig, authority: Party, simulation: bo
     if public.bits != config.key_bits:
         raise RosterError(f"The authority's key has {public.bits} bits, the task says {config.key_bits}")
     return public
+
+
+def holder_statement(key: ThresholdKey, signature: Signed) -> bytes:
+    """Encode what a holder says of the shared key: the key, and its word that it has a share of it."""
+    return canonical({"key": key.to_bytes().hex(), "signed": signature.to_dict()})
+
+
+def read_holder(statement: bytes) -> tuple[ThresholdKey, Signed]:
+    """Undo :func:`holder_statement`; nothing is verified but the form."""
+    value = parse(statement, "scheme key")
+    if set(value) != {"key", "signed"}:
+        raise ProtocolError("A holder's scheme key must be the shared key and a signature")
+    key = ThresholdKey.from_bytes(unhex(value["key"], None, "shared key"))
+    return key, Signed.from_dict(SchemeKey, value["signed"])
+
+
+def check_holder(key: ThresholdKey, signed: Signed, holder: Party, simulation: bool) -> None:
+    """Raise unless a party that the roster names for this shared key says that it has a share of it (S1)."""
+    if holder.scheme_key != key.fingerprint:
+        raise RosterError(f"The roster names {holder.name!r} for another shared key, or for none")
+    if signed.value != SchemeKey("paillier", key.fingerprint):
+        raise SignatureError(f"The signature of {holder.name!r} covers another scheme key")
+    signed.verify(holder.address, key_domain(simulation))
+
+
+def shared_keys(statements: Mapping[str, bytes]) -> bytes:
+    """Encode what clients need of a shared key, from the statements of its holders by name."""
+    key: ThresholdKey | None = None
+    words: dict[str, Json] = {}
+    for name, statement in statements.items():
+        key, signed = read_holder(statement)
+        words[name] = signed.to_dict()
+    if key is None:
+        raise ProtocolError("Nobody in the roster has a share of the key")
+    return canonical({"key": key.to_bytes().hex(), "signed": words})
+
+
+def check_shared(keys: bytes, config: TaskConfig, holders: Sequence[Party], simulation: bool) -> ThresholdKey:
+    """Return the shared key after checking it against roster, configuration and every holder's signature (S1).
+
+    Raises
+    ------
+    SignatureError
+        If a pinned holder did not sign this key.
+    RosterError
+        If it is not the key that the roster or the configuration name, or the holders are too few or too many.
+    CiphertextError
+        If it is not a usable key.
+    """
+    value = parse(keys, "scheme keys")
+    if set(value) != {"key", "signed"} or not isinstance(value["signed"], dict):
+        raise ProtocolError("The scheme keys must hold the shared key and its holders' signatures")
+    key = ThresholdKey.from_bytes(unhex(value["key"], None, "shared key"))
+    if set(value["signed"]) != {holder.name for holder in holders}:
+        raise ProtocolError("The scheme keys must hold the signature of every holder in the roster, and no other")
+    for holder in holders:
+        check_holder(key, Signed.from_dict(SchemeKey, value["signed"][holder.name]), holder, simulation)
+    if config.scheme_keys != (key.fingerprint,) or key.public.bits != config.key_bits:
+        raise RosterError("The shared key is not the one that the task configuration names")
+    if not key.threshold <= len(holders) <= key.holders:
+        raise RosterError(
+            f"The roster names {len(holders)} holders of a shared key, and it takes {key.threshold} to {key.holders}"
+        )
+    return key

@@ -111,14 +111,14 @@ class PadCombiner(FunctionalCombiner):
 
     def check(self, payload: bytes) -> None:
         """Raise :class:`CiphertextError` unless the payload has the agreed length."""
-        _words(payload, self._spec)
+        words_of(payload, self._spec)
 
     def combine(self, payloads: Mapping[int, bytes]) -> bytes:
         """Return ``Σ y_i c_i``."""
         word = word_type(self._spec)
         total: Words = np.zeros(self._spec.length, word)
         for party in sorted(payloads):
-            words, factor = _words(payloads[party], self._spec), self.factor(party)
+            words, factor = words_of(payloads[party], self._spec), self.factor(party)
             np.add(total, words if factor == 1 else words * word.type(factor), out=total)
         return total.astype(word.newbyteorder("<"), copy=False).tobytes()
 
@@ -128,17 +128,25 @@ class PadGenerator:
 
     It trusts its caller with S8 (one key per round), S12 (enough survivors) and S20 (budget); see
     :mod:`flbc.node.generator`.
+
+    Parameters
+    ----------
+    spec : SumSpec
+    key : EncryptionKey
+        The generator's own.
+    purpose : bytes
+        What the pads are derived for; every scheme has its own, so that no pad ever serves two.
     """
 
-    def __init__(self, spec: SumSpec, key: EncryptionKey) -> None:
-        self._spec, self._key, self._word = spec, key, word_type(spec)
+    def __init__(self, spec: SumSpec, key: EncryptionKey, purpose: bytes = _GENERATOR) -> None:
+        self._spec, self._key, self._word, self._purpose = spec, key, word_type(spec), purpose
 
     def derive(self, label: bytes, survivors: Sequence[Contribution], noise: Noise | None) -> bytes:
         """Return the function key, little-endian words."""
         check_survivors(self._spec, survivors)
         words: Words = np.zeros(self._spec.length, self._word)
         for c in survivors:
-            pad = self._key.agree(c.encryption, derivation(_GENERATOR, label, c.nonce))
+            pad = self._key.agree(c.encryption, derivation(self._purpose, label, c.nonce))
             add_keystream(pad, words, c.multiplier)
         if noise is not None:  # in the group of the sum, so that a carry costs accuracy and not the guarantee (S13)
             np.subtract(words, noise(self._spec.length).astype(self._word), out=words)
@@ -162,7 +170,7 @@ class PadDecryptor:
             If a coordinate is larger than these survivors can make it.
         """
         check_survivors(self._spec, survivors)
-        words = _words(hidden, self._spec) - _words(function_key, self._spec)
+        words = words_of(hidden, self._spec) - words_of(function_key, self._spec)
         for c in survivors:
             pad = self._key.agree(c.encryption, derivation(_DECRYPTOR, label, c.nonce))
             add_keystream(pad, words, -c.multiplier)
@@ -171,7 +179,8 @@ class PadDecryptor:
         return total
 
 
-def _words(data: bytes, spec: SumSpec) -> Words:
+def words_of(data: bytes, spec: SumSpec) -> Words:
+    """Read a hidden vector or a function key; :class:`CiphertextError` if it has another length than agreed."""
     word = word_type(spec)
     if len(data) != spec.length * word.itemsize:
         raise CiphertextError(f"A hidden vector has {len(data)} bytes, expected {spec.length * word.itemsize}")

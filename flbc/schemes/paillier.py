@@ -38,42 +38,13 @@ Dropouts
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..crypto import paillier
-from ..crypto.keystream import EncryptionKey, prf_words
-from ..crypto.packing import SlotLayout, attach_tags, pack, split_tags, unpack
-from ..errors import CodecError, OpeningRefusedError
-from .base import Contribution, Exchange, IntVector, Noise, SumSpec, vector_from_bytes
-
-_TAG_INFO = b"flbc/paillier/tag/1"
-
-
-class _Geometry:
-    """How vectors of one spec lie in plaintexts of one key; shared by the three halves."""
-
-    def __init__(self, public: paillier.PublicKey, spec: SumSpec) -> None:
-        self.public, self.spec = public, spec
-        self.layout = SlotLayout.plan(public.bits, spec.slot_bits, spec.max_parties)
-        self.count = self.layout.plaintexts(spec.length)
-
-    @cached_property
-    def padded(self) -> int:
-        """Slots of all ciphertexts, the unused ones of the last included."""
-        return self.count * self.layout.slots
-
-    def tags(self, key: bytes) -> NDArray[np.uint64]:
-        return prf_words(key, self.count, self.layout.tag_bits)
-
-
-def tag_info(label: bytes, nonce: bytes) -> bytes:
-    """Return the HKDF context of a client's tags: fixed-length parts, so that it cannot be ambiguous."""
-    if len(label) != 32 or len(nonce) != 32:
-        raise CodecError("A label hash and a nonce are 32 bytes each")
-    return _TAG_INFO + label + nonce
+from ..crypto.keystream import EncryptionKey
+from .base import Contribution, Exchange, IntVector, Noise, SumSpec, check_survivors, vector_from_bytes
+from .paillier_layout import Geometry, add_noise, signed_sum, tag_info
 
 
 class PaillierProtector:
@@ -92,18 +63,25 @@ class PaillierProtector:
     """
 
     def __init__(self, public: paillier.PublicKey, spec: SumSpec, authority: bytes, key: EncryptionKey) -> None:
-        self._geometry = _Geometry(public, spec)
+        self._geometry = Geometry(public, spec)
         self._encryptor = paillier.Encryptor(public)
         self._authority, self._key = authority, key
+
+    @property
+    def ciphertexts(self) -> int:
+        """How many ciphertexts a payload has, each of which takes a blinding."""
+        return self._geometry.count
+
+    def refill(self, blindings: Sequence[int]) -> None:
+        """Use blindings that were made ahead, each once."""
+        self._encryptor.refill(blindings)
 
     def protect(self, values: IntVector, label: bytes, nonce: bytes) -> bytes:
         """Return the ciphertexts, fixed width, big-endian."""
         g = self._geometry
         g.spec.check(values)
-        shifted = np.full(g.padded, g.spec.max_abs, np.uint64)
-        shifted[: len(values)] = (values + g.spec.max_abs).astype(np.uint64)
         tags = g.tags(self._key.agree(self._authority, tag_info(label, nonce)))
-        plaintexts = attach_tags(pack(shifted, g.layout), tags, g.layout)
+        plaintexts = g.pack((values + g.spec.max_abs).astype(np.uint64), tags)
         return paillier.ciphertexts_to_bytes(g.public, self._encryptor.encrypt(plaintexts))
 
 
@@ -119,7 +97,7 @@ class PaillierCombiner:
     """
 
     def __init__(self, public: paillier.PublicKey, spec: SumSpec, authority: str) -> None:
-        self._geometry, self._authority = _Geometry(public, spec), authority
+        self._geometry, self._authority = Geometry(public, spec), authority
 
     @property
     def payload_bytes(self) -> int:
@@ -151,7 +129,7 @@ class PaillierOpener:
 
     def __init__(self, private: paillier.PrivateKey, spec: SumSpec, key: EncryptionKey) -> None:
         self._private, self._key = private, key
-        self._geometry = _Geometry(private.public, spec)
+        self._geometry = Geometry(private.public, spec)
 
     def open(self, hidden: bytes, label: bytes, survivors: Sequence[Contribution], noise: Noise | None) -> IntVector:
         """Return the (noised) sum of exactly ``survivors``.
@@ -164,36 +142,8 @@ class PaillierOpener:
             If it is not the sum of exactly these survivors; no detail is given.
         """
         g = self._geometry
-        parties = len(survivors)
-        if not 0 < parties <= g.spec.max_parties or len({c.party for c in survivors}) != parties:
-            raise OpeningRefusedError("The list of survivors is empty, too long or names a party twice")
+        check_survivors(g.spec, survivors)
         ciphertexts = paillier.ciphertexts_from_bytes(g.public, hidden, g.count)
-        expected = [0] * g.count
-        for c in survivors:
-            tags = g.tags(self._key.agree(c.encryption, tag_info(label, c.nonce))).tolist()
-            expected = [a + b for a, b in zip(expected, tags, strict=True)]
-        plaintexts = self._private.decrypt(ciphertexts)
-        tail = 0
-        if noise is not None:
-            tail, n = g.spec.noise_tail, g.public.n
-            added = self._pack_noise(noise(g.spec.length))
-            plaintexts = [(m + extra) % n for m, extra in zip(plaintexts, added, strict=True)]
-        found, low = split_tags(plaintexts, g.layout)
-        slots = unpack(low, g.layout, g.padded).astype(np.int64)
-        exact = found == expected
-        padding = slots[g.spec.length :]
-        if not (exact and np.all(padding == parties * g.spec.max_abs)):
-            raise OpeningRefusedError("This is not the sum of exactly these survivors; the round is burnt")
-        return np.asarray(slots[: g.spec.length] - (parties * g.spec.max_abs + tail))
-
-    def _pack_noise(self, noise: IntVector) -> list[int]:
-        """Noise plus tail in every used slot, as one integer per ciphertext; unused slots get none."""
-        g = self._geometry
-        shifted = np.zeros(g.padded, np.int64)
-        shifted[: g.spec.length] = noise + g.spec.noise_tail
-        inside = np.clip(shifted, 0, (1 << g.layout.slot_bits) - 1)
-        packed = [int(m) for m in pack(inside.astype(np.uint64), g.layout)]
-        # Beyond the tail (probability 2e-19 a draw) the sum carries, and the distribution stays what was promised.
-        for j in np.flatnonzero(shifted != inside).tolist():
-            packed[j // g.layout.slots] += int(shifted[j] - inside[j]) << (g.layout.slot_bits * (j % g.layout.slots))
-        return packed
+        expected = g.tag_sums(self._key, label, survivors)
+        plaintexts = add_noise(g, self._private.decrypt(ciphertexts), noise)
+        return signed_sum(g, g.read(plaintexts, expected, len(survivors)), len(survivors), noise)

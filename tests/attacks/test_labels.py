@@ -151,7 +151,7 @@ def test_the_model_hash_covers_every_config_value(records: Any) -> None:
 def test_another_mode_of_opening_is_refused(consortium: Any) -> None:
     c = consortium()
     ticket = c.ticket(config=replace(c.config, mode="leader"))
-    with pytest.raises(ProtocolError, match="knows the mode 'authority' only"):
+    with pytest.raises(ProtocolError, match="has the modes authority, split, threshold, not"):
         c.participant("hungary").must_train(ticket, ticket.label.model)
 
 

@@ -17,3 +17,8 @@ def clients() -> list[EncryptionKey]:
 @pytest.fixture(scope="session")
 def authority() -> EncryptionKey:
     return EncryptionKey.generate()
+
+
+@pytest.fixture(scope="session")
+def generator() -> EncryptionKey:
+    return EncryptionKey.generate()

@@ -13,7 +13,8 @@ from flbc.crypto.keystream import EncryptionKey, prf_words
 from flbc.crypto.packing import SlotLayout
 from flbc.errors import CiphertextError, CodecError, ConfigError, OpeningRefusedError
 from flbc.schemes import Contribution, SumSpec
-from flbc.schemes.paillier import PaillierCombiner, PaillierOpener, PaillierProtector, tag_info
+from flbc.schemes.paillier import PaillierCombiner, PaillierOpener, PaillierProtector
+from flbc.schemes.paillier_layout import tag_info
 
 LABEL = sha256(b"label").digest()
 # 4 clients of |value| <= 10: 7 bits a slot; 140 slots at 1024 bits, so 200 values leave 80 slots unused.

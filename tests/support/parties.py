@@ -13,12 +13,13 @@ from flbc.codec import Codec, Frame, Layout, VectorPlan
 from flbc.crypto import paillier
 from flbc.crypto.keystore import PartyKeys
 from flbc.crypto.signing import keccak256
-from flbc.node import Authority, Identity, NodeMemory, Participant, Pins, Policy, Ticket
+from flbc.node import Authority, Identity, NodeMemory, Participant, Pins, Policy, Ticket, halves
 from flbc.node.covenant import Covenant
+from flbc.node.generator import KeyGenerator
 from flbc.node.opening import OpenRequest
 from flbc.node.participant import Reply
 from flbc.node.scheme_keys import paillier_keys
-from flbc.node.terms import codec_terms, sum_spec
+from flbc.node.terms import codec_terms
 from flbc.node.trained import Trained
 from flbc.privacy import GaussianMechanism
 from flbc.roster import Party, Roster
@@ -63,9 +64,12 @@ class Consortium:
         examples: int = 50,
         roles: tuple[str, ...] = ("hospital",),
         covenant: Covenant | None = None,
+        mode: str = "authority",
     ) -> Consortium:
         me = {name: identity(name, roles, examples=examples) for name in HOSPITALS}
         me["authority"] = identity("authority", ("authority",), key)
+        if mode == "split":
+            me["generator"] = identity("generator", ("generator",))
         fingerprint = key.public.fingerprint
         parties = [who.party(fingerprint if name == "authority" else b"") for name, who in me.items()]
         pins = Pins({party.name: party for party in parties}, policy or Policy(min_key_bits=KEY_BITS))
@@ -73,7 +77,7 @@ class Consortium:
         plan = VectorPlan(layout, Codec(max_examples=float(examples)), private=mechanism is not None)
         config = TaskConfig(
             scheme="paillier",
-            mode="authority",
+            mode=mode,
             codec=codec_terms(plan, mechanism),
             privacy=None if mechanism is None else mechanism.to_dict(),
             rounds=rounds,
@@ -91,6 +95,9 @@ class Consortium:
     # ------------------------------------------------------------------ nodes; each call is a restart from disk
     def authority(self) -> Authority:
         return Authority(self.me["authority"], self.key, self.pins, self.memory("authority"))
+
+    def generator(self, memory: NodeMemory | None = None) -> KeyGenerator:
+        return KeyGenerator(self.me["generator"], self.pins, memory or self.memory("generator"))
 
     def participant(self, name: str) -> Participant:
         return Participant(self.me[name], self.pins, self.memory(name))
@@ -130,7 +137,9 @@ class Consortium:
 
     @property
     def combiner(self) -> PaillierCombiner:
-        return PaillierCombiner(self.key.public, sum_spec(self.config), "authority")
+        combiner = halves.combiner(self.ticket())
+        assert isinstance(combiner, PaillierCombiner)
+        return combiner
 
     def request(self, ticket: Ticket, replies: dict[str, Reply], hidden: bytes | None = None) -> OpenRequest:
         """What an honest server asks the authority; ``hidden`` replaces the sum."""

@@ -122,7 +122,13 @@ def _verified(settings: AppSettings) -> Demo:
 
 #: How run-config ``strategy`` becomes one.
 STRATEGIES: dict[str, Callable[[AppSettings], Demo]] = {
-    "paillier": lambda settings: PaillierDemo(_wrapped(settings), key_bits=settings.key_bits, **_common(settings)),
+    "paillier": lambda settings: PaillierDemo(
+        _wrapped(settings),
+        key_bits=settings.key_bits,
+        opening=settings.opening,
+        threshold=settings.opening_threshold,
+        **_common(settings),
+    ),
     "nddfe": lambda settings: NddFeDemo(
         _wrapped(settings), mode=settings.mode, weights=settings.weights, **_common(settings)
     ),

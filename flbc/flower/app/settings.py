@@ -15,6 +15,7 @@ from ...demo.datasets import dataset
 from ...demo.training import Local
 from ...errors import ConfigError
 from ...ledger.settings import Ledger
+from ...node.paillier import ALONE, MODES
 from ...privacy import Privacy
 from ...privacy.spec import WHERES, Where
 from .reading import choice, get
@@ -51,6 +52,8 @@ class AppSettings:
     batch_size: int
     fold: int
     key_bits: int
+    opening: str
+    opening_threshold: int
     codec_bits: int
     compression: Compression | None
     mode: str
@@ -103,6 +106,8 @@ class AppSettings:
             batch_size=batch_size,
             fold=fold,
             key_bits=get(config, "key-bits", int),
+            opening=_opening(config, strategy),
+            opening_threshold=get(config, "opening-threshold", int),
             codec_bits=get(config, "codec-bits", int),
             compression=_compression(config),
             mode=get(config, "mode", str),
@@ -200,6 +205,17 @@ def _sampling(config: Mapping[str, Any], unit: str) -> float:
             "at 1.0"
         )
     return float(rate)
+
+
+def _opening(config: Mapping[str, Any], strategy: str) -> str:
+    """Return who opens sums of ``Paillier``; refuse what other strategies could only ignore."""
+    opening: str = choice(config, "opening", MODES)
+    if opening != ALONE and strategy != "paillier":
+        raise ConfigError(
+            f'Run-config opening = {opening!r} needs strategy = "paillier", and strategy = {strategy!r}: run '
+            f"strategies/paillier, or set opening = {ALONE!r}"
+        )
+    return opening
 
 
 def _training(config: Mapping[str, Any], data: Dataset, unit: str) -> tuple[float, int, int]:

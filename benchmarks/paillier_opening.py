@@ -1,0 +1,259 @@
+"""What it takes to open a sum of a million values under Paillier: the ways that are built in, and some that are not.
+
+Each row is measured on a sample of ciphertexts, on as many threads as there are cores where the method uses them, and
+multiplied by the number of ciphertexts that a million 16-bit values of ten clients take ("per ciphertext x count").
+``wall`` is what a round waits, ``cpu`` what is paid.
+
+Built in: the authority alone (CRT), ``opening="split"`` (the same with more slot bits, and the generator's part),
+``opening="threshold"`` (one holder's partial opening, and the authority's combination of t).
+
+For reference, not built in:
+
+* Damgård-Jurik with s = 2 (PKC 2001, section 3): plaintexts of twice the modulus in ciphertexts of three times, opened
+  modulo p³ and q³.
+* A subgroup (Jurik's thesis 2003; Ma, Han and Lei 2021): p - 1 = 2·u·u' with a secret prime u of 256 bits, blindings
+  from the subgroup of order u modulo p and v modulo q, so that raising to u or v opens. It rests on more than composite
+  residuosity, and only opens blindings made for it: others are refused here (c^u must be 1 modulo p).
+
+Run ``python benchmarks/paillier_opening.py`` (about 3 minutes), or with ``--quick``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import lcm
+from typing import Any
+
+import numpy as np
+from gmpy2 import invert, is_prime, mpz, powmod, powmod_base_list
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from flbc.codec import Codec
+from flbc.crypto import paillier
+from flbc.crypto.keystream import EncryptionKey
+from flbc.crypto.packing import MIN_TAG_BITS, SlotLayout
+from flbc.crypto.paillier_threshold import combine, deal
+from flbc.schemes import Contribution, SumSpec
+from flbc.schemes.paillier_split import SplitGenerator, split_geometry
+
+CLIENTS, SUBGROUP_BITS = 10, 256
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line; seconds for all ciphertexts."""
+
+    name: str
+    ciphertexts: int
+    bytes_per_value: float
+    wall: float
+    cpu: float
+    note: str
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return time.perf_counter() - wall, time.process_time() - cpu, result
+
+
+def row(name: str, values: int, count: int, size: int, sample: int, work: Callable[[], Any], note: str) -> Row:
+    wall, cpu, _ = timed(work)
+    return Row(name, count, count * size / values, wall / sample * count, cpu / sample * count, note)
+
+
+def threads(function: Callable[[list[mpz]], list[mpz]], vector: list[mpz]) -> list[mpz]:
+    chunks = [vector[i : i + 8] for i in range(0, len(vector), 8)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [number for part in pool.map(function, chunks) for number in part]
+
+
+# ---------------------------------------------------------------------- built in
+def alone(key: paillier.PrivateKey, ciphertexts: list[mpz], values: int, spec: SumSpec) -> Row:
+    layout = SlotLayout.plan(key.public.bits, spec.slot_bits, spec.max_parties)
+    count, size = layout.plaintexts(values), key.public.ciphertext_bytes
+    note = 'opening="authority": modulo p² and q² (CRT)'
+    return row("authority", values, count, size, len(ciphertexts), lambda: key.decrypt(ciphertexts), note)
+
+
+def split(key: paillier.PrivateKey, ciphertexts: list[mpz], values: int, spec: SumSpec) -> list[Row]:
+    geometry = split_geometry(key.public, spec)
+    count, size = geometry.layout.plaintexts(values), key.public.ciphertext_bytes
+    opened = row(
+        "split: authority", values, count, size, len(ciphertexts), lambda: key.decrypt(ciphertexts),
+        f"opening=\"split\": slots of {geometry.layout.slot_bits} bits instead of {spec.slot_bits}",
+    )  # fmt: skip
+    generator = EncryptionKey.generate()
+    survivors = [Contribution(i, EncryptionKey.generate().public, bytes([i]) * 32) for i in range(CLIENTS)]
+    wall, cpu, part = timed(lambda: SplitGenerator(spec, generator).derive(bytes(32), survivors, None))
+    note = f"{len(part) / values:.0f} bytes a value to the authority; without noise"
+    return [opened, Row("split: generator", 0, len(part) / values, wall, cpu, note)]
+
+
+def threshold(
+    key: paillier.PrivateKey, ciphertexts: list[mpz], values: int, spec: SumSpec, t: int, n: int
+) -> list[Row]:
+    layout = SlotLayout.plan(key.public.bits, spec.slot_bits, spec.max_parties)
+    count, size = layout.plaintexts(values), key.public.ciphertext_bytes
+    shares = deal(key, t, n)
+    sample = len(ciphertexts)
+    parts: dict[int, list[mpz]] = {}
+
+    def one() -> None:
+        parts[1] = shares[0].partial(ciphertexts)
+
+    first = row(f"threshold {t} of {n}: a holder", values, count, size, sample, one, "each holder, at the same time")
+    parts |= {share.place: share.partial(ciphertexts) for share in shares[1:t]}
+    opened: list[Any] = []
+    joined = row(
+        f"threshold {t} of {n}: authority", values, count, size, sample,
+        lambda: opened.extend(combine(shares[0].key, parts)[0]), f"joins {t} answers; one thread",
+    )  # fmt: skip
+    assert opened == key.decrypt(ciphertexts)
+    return [first, joined]
+
+
+# ---------------------------------------------------------------------- for reference
+def damgard_jurik(key: paillier.PrivateKey, values: int, spec: SumSpec, sample: int) -> Row:
+    """Open modulo p³ and q³; plaintexts have 2·bits, ciphertexts 3·bits."""
+    p, q = map(mpz, key.primes())
+    n, s = p * q, 2
+    big = n ** (s + 1)
+    plaintexts = [mpz(secrets.randbelow(int(n**s))) for _ in range(sample)]
+    ciphertexts = [powmod(1 + n, m, big) * powmod(secrets.randbelow(int(n)), n**s, big) % big for m in plaintexts]
+
+    def half(prime: mpz, other: mpz, vector: list[mpz]) -> list[mpz]:
+        modulus = prime ** (s + 1)
+        powers = powmod_base_list([c % modulus for c in vector], prime - 1, modulus)
+        # (1 + n)^(m(p-1)) modulo p³: read m(p-1) modulo p² off the binomial expansion, digit by digit.
+        inverse = invert(prime - 1, prime**s)
+        found = []
+        for power in powers:
+            low = (power - 1) // prime % prime * invert(other, prime) % prime
+            # (1+n)^i = 1 + i·n + C(i,2)·n² modulo p³
+            high = ((power - 1) // prime - low * (low - 1) // 2 * n * other) % prime**s
+            found.append(high * invert(other, prime**s) % prime**s * inverse % prime**s)
+        return found
+
+    def open_all(vector: list[mpz]) -> list[mpz]:
+        modulus_p, modulus_q = p**s, q**s
+        lift = invert(modulus_p, modulus_q)
+        pairs = zip(half(p, q, vector), half(q, p, vector), strict=True)
+        return [a + (b - a) * lift % modulus_q * modulus_p for a, b in pairs]
+
+    slots = (s * key.public.bits - 1 - MIN_TAG_BITS - (CLIENTS - 1).bit_length()) // spec.slot_bits
+    count = -(-values // slots)
+    opened: list[mpz] = []
+    made = row(
+        "Damgård-Jurik, s = 2", values, count, 3 * key.public.bits // 8, sample,
+        lambda: opened.extend(threads(open_all, ciphertexts)), "reference; fewer bytes a value, the same assumption",
+    )  # fmt: skip
+    assert opened == plaintexts
+    return made
+
+
+def subgroup(bits: int, values: int, spec: SumSpec, sample: int) -> list[Row]:
+    """Open with exponents of 256 bits what was blinded in a subgroup of that order."""
+
+    def prime() -> tuple[mpz, mpz]:
+        while True:
+            order = mpz(secrets.randbits(SUBGROUP_BITS) | 1 | 1 << (SUBGROUP_BITS - 1))
+            if is_prime(order):
+                break
+        while True:
+            rest = secrets.randbits(bits // 2 - SUBGROUP_BITS - 1) | 3 << (bits // 2 - SUBGROUP_BITS - 3)
+            candidate = 2 * order * rest + 1
+            if candidate.bit_length() == bits // 2 and is_prime(candidate):
+                return candidate, order
+
+    (p, u), (q, v) = prime(), prime()
+    n = p * q
+    # A base of order u·v modulo n², as an n-th power: blindings are its powers.
+    y = mpz(secrets.randbelow(int(n)))
+    base = powmod(y, n * ((p - 1) // u) * ((q - 1) // v), n * n)
+    orders = lcm(int(u), int(v))
+    assert powmod(base, orders, n * n) == 1
+    plaintexts = [mpz(secrets.randbelow(int(n))) for _ in range(sample)]
+    blind = [powmod(base, secrets.randbits(2 * SUBGROUP_BITS), n * n) for _ in range(sample)]
+    ciphertexts = [(1 + m * n) * b % (n * n) for m, b in zip(plaintexts, blind, strict=True)]
+
+    def half(prime_: mpz, other: mpz, order: mpz, vector: list[mpz]) -> list[mpz]:
+        powers = powmod_base_list([c % prime_**2 for c in vector], order, prime_**2)
+        if any(power % prime_ != 1 for power in powers):
+            raise ValueError("a ciphertext was not blinded in the subgroup: it is refused")
+        factor = invert(order * other, prime_)
+        return [(power - 1) // prime_ * factor % prime_ for power in powers]
+
+    def open_all(vector: list[mpz]) -> list[mpz]:
+        lift = invert(p, q)
+        pairs = zip(half(p, q, u, vector), half(q, p, v, vector), strict=True)
+        return [a + (b - a) * lift % q * p for a, b in pairs]
+
+    layout = SlotLayout.plan(bits, spec.slot_bits, spec.max_parties)
+    opened: list[mpz] = []
+    made = row(
+        f"subgroup of {SUBGROUP_BITS} bits", values, layout.plaintexts(values), 2 * bits // 8, sample,
+        lambda: opened.extend(threads(open_all, ciphertexts)), "reference; another assumption; others are refused",
+    )  # fmt: skip
+    assert opened == plaintexts
+    foreign = (1 + 7 * n) * powmod(secrets.randbelow(int(n)), n, n * n) % (n * n)
+    try:
+        open_all([foreign])
+    except ValueError:
+        return [made]
+    raise AssertionError("a ciphertext with a textbook blinding was opened")
+
+
+def table(rows: list[Row], title: str) -> Table:
+    result = Table(title=title, box=box.MARKDOWN)
+    for heading in ("way to open", "ciphertexts", "bytes / value", "wall s", "cpu s"):
+        result.add_column(heading, justify="left" if heading == "way to open" else "right")
+    result.add_column("what")
+    for r in rows:
+        numbers = (f"{r.ciphertexts:,}" if r.ciphertexts else "–", f"{r.bytes_per_value:.2f}")
+        result.add_row(r.name, *numbers, f"{r.wall:,.2f}", f"{r.cpu:,.2f}", r.note)
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--values", type=int, default=1_000_000)
+    parser.add_argument("--key-bits", type=int, default=3072, choices=paillier.SECURE_KEY_BITS)
+    parser.add_argument("--sample", type=int, default=96, help="ciphertexts to measure")
+    parser.add_argument("--quick", action="store_true", help="2048 bits, 16 ciphertexts")
+    options = parser.parse_args()
+    if options.quick:
+        options.key_bits, options.sample = 2048, 16
+    if min(options.values, options.sample) < 1:
+        parser.error("--values and --sample must be positive")
+    begin = time.perf_counter()
+    spec = SumSpec(options.values, Codec(bits=16).max_abs, CLIENTS)
+    key = paillier.generate(options.key_bits)
+    n = int(key.public.n)
+    ciphertexts = paillier.Encryptor(key.public).encrypt([secrets.randbelow(n) for _ in range(options.sample)])
+    rows = [alone(key, ciphertexts, options.values, spec), *split(key, ciphertexts, options.values, spec)]
+    for t, holders in ((2, 3), (3, 5)):
+        rows += threshold(key, ciphertexts, options.values, spec, t, holders)
+    rows.append(damgard_jurik(key, options.values, spec, max(options.sample // 2, 1)))
+    rows += subgroup(options.key_bits, options.values, spec, options.sample)
+    title = (
+        f"Opening a sum of {options.values:,} values of 16 bits from {CLIENTS} clients, {options.key_bits}-bit key, "
+        f"{os.cpu_count()} cores; per ciphertext (of {options.sample}) x count"
+    )
+    console = Console(width=max(Console().width, 170))
+    console.print(table(rows, title))
+    console.print(f"numpy {np.__version__}; measured in {time.perf_counter() - begin:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
