@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..privacy.mechanism import GaussianMechanism, plan
+from ..privacy.mechanism import GaussianMechanism
 from ..privacy.noise import rounded_gaussian
+from ..privacy.planning import plan
 from ..privacy.spec import Privacy
 from .heart import FEATURE_NAMES, HOSPITALS, Split, split
 from .logistic import accuracy, clipped_sum, gradient

@@ -24,8 +24,8 @@ from ..node.seats import Seat
 from ..node.settlement import ACCURACY
 from ..node.terms import WEIGHED_BY_SERVER, codec_terms
 from ..privacy import GaussianMechanism, Privacy
-from ..privacy.mechanism import affordable
-from ..privacy.mechanism import plan as plan_mechanism
+from ..privacy.planning import affordable
+from ..privacy.planning import plan as plan_mechanism
 from ..roster import TRAIN_ROLE, VERIFIER, Party, Roster
 from ..task import TaskConfig
 from ..verification.policy import Policy

@@ -21,18 +21,19 @@ a dishonest *client* can spoil accuracy; it weakens the protection of the others
 
 How a number of integers becomes a guarantee: :mod:`flbc.privacy.spec` (what the user asks for),
 :mod:`flbc.privacy.sensitivity` (what the codec guarantees), :mod:`flbc.privacy.mechanism` (that times the noise
-multiplier), :mod:`flbc.privacy.budget` over :mod:`flbc.privacy.accountant` (exact composition) and
-:mod:`flbc.privacy.subsampled` (Poisson samples), :mod:`flbc.privacy.noise` and :mod:`flbc.privacy.opendp` (drawing
-noise), both for noise that clients share in :mod:`flbc.privacy.distributed` and :mod:`flbc.privacy.discrete`,
-:mod:`flbc.privacy.clipping`, :mod:`flbc.privacy.gradients` and :mod:`flbc.privacy.sampling` (what keeps the sensitivity
-and the rate true).
+multiplier; :mod:`flbc.privacy.planning` makes one), :mod:`flbc.privacy.budget` over :mod:`flbc.privacy.accountant`
+(exact composition) and :mod:`flbc.privacy.subsampled` (Poisson samples), :mod:`flbc.privacy.noise` and
+:mod:`flbc.privacy.opendp` (drawing noise), both for noise that clients share in :mod:`flbc.privacy.distributed` and
+:mod:`flbc.privacy.discrete`, :mod:`flbc.privacy.clipping`, :mod:`flbc.privacy.gradients` and
+:mod:`flbc.privacy.sampling` (what keeps the sensitivity and the rate true).
 
 Importing this package loads neither torch, Opacus nor scipy: Flower starts a process per message.
 """
 
 from .clipping import clip_update
 from .gradients import clipped_gradient_sum
-from .mechanism import GaussianMechanism, plan
+from .mechanism import GaussianMechanism
+from .planning import plan
 from .sampling import poisson_sample
 from .spec import Privacy
 

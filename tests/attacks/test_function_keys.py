@@ -39,7 +39,7 @@ from flbc.node.opening import OpenRequest, pack_signed, unpack_key
 from flbc.node.scheme_keys import key_domain
 from flbc.privacy import Privacy
 from flbc.privacy import mechanism as mechanism_module
-from flbc.privacy.mechanism import plan
+from flbc.privacy.planning import plan
 from flbc.roster import Roster
 from flbc.round import FunctionKey, Signed
 from tests.support.functional import FunctionalConsortium

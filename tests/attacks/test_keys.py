@@ -15,7 +15,7 @@ from flbc.errors import FlbcError, PolicyError, RosterError, SignatureError
 from flbc.node import Policy, Ticket, development_identity
 from flbc.node.scheme_keys import key_domain, paillier_keys
 from flbc.privacy import Privacy
-from flbc.privacy.mechanism import plan
+from flbc.privacy.planning import plan
 from flbc.roster import Roster
 from flbc.round import Signed
 from tests.support.parties import Consortium, identity

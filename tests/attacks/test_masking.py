@@ -45,7 +45,7 @@ from flbc.node.scheme_keys import key_domain
 from flbc.node.terms import mechanism_of
 from flbc.node.unmasking import ShareHolder
 from flbc.privacy import Privacy
-from flbc.privacy.mechanism import plan
+from flbc.privacy.planning import plan
 from flbc.round import ZERO, Signed
 from flbc.schemes.masking import Modulus, pair_key, seed_key
 from flbc.schemes.masking_graph import threshold

@@ -25,8 +25,8 @@ from flbc.node import Policy
 from flbc.node.opening import check_opening
 from flbc.privacy import Privacy
 from flbc.privacy import mechanism as mechanism_module
-from flbc.privacy.mechanism import plan
 from flbc.privacy.noise import rounded_gaussian
+from flbc.privacy.planning import plan
 from flbc.round import Signed
 from tests.support.parties import HOSPITALS, KEY_BITS, Consortium
 

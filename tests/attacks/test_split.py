@@ -34,8 +34,8 @@ from flbc.node import NodeMemory, Policy
 from flbc.node.generator import KeyGenerator
 from flbc.node.opening import pack_signed, unpack_key
 from flbc.privacy import Privacy
-from flbc.privacy.mechanism import plan
 from flbc.privacy.noise import rounded_gaussian
+from flbc.privacy.planning import plan
 from flbc.roster import Roster
 from flbc.round import Signed
 from flbc.schemes import Contribution, SumSpec

@@ -29,7 +29,7 @@ from flbc.node.opening import pack_signed
 from flbc.node.scheme_keys import shared_keys
 from flbc.node.threshold import JointAuthority, KeyHolder, _info, unpack_partial
 from flbc.privacy import Privacy
-from flbc.privacy.mechanism import plan
+from flbc.privacy.planning import plan
 from flbc.roster import Party, Roster
 from flbc.round import Signed
 from flbc.schemes.paillier_threshold import PartialOpener

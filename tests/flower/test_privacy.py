@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import FedAvg
 from flbc import Codec, ConfigError, Privacy
 from flbc.flower import wire
 from flbc.node.opening import unpack_opening
-from flbc.privacy.mechanism import plan
+from flbc.privacy.planning import plan
 from tests.flower.conftest import run, secure
 from tests.support.apps import make_app, numpy_of, reply
 

@@ -16,7 +16,7 @@ from flbc.errors import CodecError, FlbcError, ProtocolError
 from flbc.node.nddfe import NddFeKeys, own_statement, read_statement, rotation
 from flbc.node.terms import codec_terms, declared_weight, multipliers, sum_spec
 from flbc.privacy import Privacy
-from flbc.privacy.mechanism import plan as plan_mechanism
+from flbc.privacy.planning import plan as plan_mechanism
 from flbc.roster import Roster
 from flbc.task import TaskConfig
 from tests.support.parties import identity

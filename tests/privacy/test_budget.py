@@ -12,7 +12,7 @@ from flbc.errors import PrivacyConfigError
 from flbc.privacy import GaussianMechanism, Privacy, plan
 from flbc.privacy.accountant import gaussian_epsilon, solve_noise_multiplier
 from flbc.privacy.budget import Cost, solve
-from flbc.privacy.mechanism import affordable
+from flbc.privacy.planning import affordable
 from flbc.privacy.subsampled import sampled_epsilon
 
 pytest.importorskip("opacus")

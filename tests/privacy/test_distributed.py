@@ -25,8 +25,8 @@ from flbc.privacy.distributed import (
     effective_multiplier,
     slack,
 )
-from flbc.privacy.mechanism import affordable
 from flbc.privacy.noise import MAX_SIGMA, total_variation_bound
+from flbc.privacy.planning import affordable
 
 Vector = NDArray[np.float64]
 STEP16 = 1.0 / (2**15 - 1)
