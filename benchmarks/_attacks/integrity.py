@@ -57,6 +57,8 @@ CHEATS = (
     ("a client", "scaled"),
 )
 ACCEPTED = "accepted"
+#: Of a scaled update.
+FACTOR = -10
 _BIT = 77
 
 
@@ -89,7 +91,8 @@ class Arena(ABC):
     @property
     def pair(self) -> tuple[str, str]:
         """Return victim and thief."""
-        return list(self.new)[0], list(self.new)[1]
+        first, second, *_ = self.new
+        return first, second
 
     def index(self, name: str) -> int:
         """Return a party's place in the roster."""
@@ -180,7 +183,9 @@ class Arena(ABC):
         assert mine.submission is not None
         value = replace(mine.submission.value, payload=keccak256(payload), nonce=nonce)  # type: ignore[type-var]
         forged = replace(
-            mine, payload=payload, submission=Signed.make(value, self.c.me[thief].keys.signing, self.ticket.label.domain)
+            mine,
+            payload=payload,
+            submission=Signed.make(value, self.c.me[thief].keys.signing, self.ticket.label.domain),
         )
         try:
             self.open({**self.new, thief: forged}, None)
@@ -319,10 +324,10 @@ class VerifiedArena(Arena):
         return ACCEPTED
 
     def large(self, name: str) -> bytes:
-        """Return minus ten times the honest update, in shares."""
+        """Return a multiple of the honest update, in shares."""
         encoded = self.c.plan.encode(self.c.update(name).update, 60.0, {"loss": 0.5}, self.ticket.frame).values.copy()
         floats = self.c.plan.layout.count("float")
-        encoded[:floats] *= -10
+        encoded[:floats] *= FACTOR
         boxes = [self.c.seat(verifier).box for verifier in sorted(n for n in self.c.me if n.startswith("verifier"))]
         address = self.c.me[name].keys.signing.address
         return SharingProtector(self.ticket.spec, address, boxes).protect(encoded, self.ticket.label.hash, self._nonce)
@@ -339,7 +344,7 @@ def plain(who: str, how: str) -> str:
         "tampered": lambda: np.frombuffer(flipped(sent[victim].tobytes()), np.float32),
         "replayed": lambda: stale,
         "copied": lambda: sent[thief],
-        "scaled": lambda: sent[victim] * (-10 if who == "a client" else 3),
+        "scaled": lambda: sent[victim] * (FACTOR if who == "a client" else 3),
     }
     if how == "dropped":
         del sent[victim]
@@ -353,7 +358,10 @@ def _fedavg(updates: list[Any]) -> Any:
     replies = [
         Message(
             RecordDict(
-                {"arrays": ArrayRecord({"w": Array(update)}), "metrics": MetricRecord({"num-examples": 10, "loss": 1.0})}
+                {
+                    "arrays": ArrayRecord({"w": Array(update)}),
+                    "metrics": MetricRecord({"num-examples": 10, "loss": 1.0}),
+                }
             ),
             reply_to=Message(RecordDict(), dst_node_id=client + 1, message_type="train"),
         )

@@ -114,7 +114,7 @@ def judge(found: Tensor, truth: list[Images], means: Tensor) -> Quality:
     noise, alike, guess = [], [], []
     for guesses, images in zip(found, truth, strict=True):
         for image in images.x:
-            match = max(guesses, key=lambda one: psnr(one, image))  # noqa: B023 - used at once
+            match = max(guesses, key=lambda one: psnr(one, image))
             noise.append(psnr(match, image))
             alike.append(ssim(match, image))
             guess.append(max(psnr(one, image) for one in means[images.y]))

@@ -1,4 +1,4 @@
-"""Membership inference: was this image among those that were trained on?
+"""Membership inference: whether an image was among those that were trained on.
 
 From what a party sees of *one round*: the likelihood ratio of "the sum holds this image's gradient" to "it does not",
 where everything else in the sum is Gaussian, with the mean and covariance of gradients of other images. It is the best

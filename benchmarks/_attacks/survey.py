@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .guessing import correlation
 from .inversion import Quality, invert, judge
@@ -97,12 +98,15 @@ class Scene:
     ----------
     network : Network
     images : Images
-        Clients' images; those after ``candidates`` are the attacker's.
+        Of which clients get some in each round.
+    each : Tensor, shape (images, size)
+        Their gradients.
     clients, examples : int
     """
 
     network: Network
     images: Images
+    each: torch.Tensor
     clients: int
     examples: int
 
@@ -110,20 +114,23 @@ class Scene:
         """Return what is agreed on."""
         return Terms(self.network, self.clients, self.examples, row.epsilon, row.where)
 
-    def gradients(self, row: Row, images: Images) -> torch.Tensor:
-        """Return gradients of single images as a client computes them."""
-        each = self.network.each(self.network.start, images)
-        return each if row.epsilon is None else clipped(each, CLIP * (1 - 2.0**-20))
+    def deal(self, seed: int) -> NDArray[np.int64]:
+        """Return an order of the images for a round: client after client, then those that nobody has."""
+        return np.random.default_rng([seed, self.clients, self.examples, 9]).permutation(len(self.images))
 
-    def deal(self, seed: int) -> Images:
-        """Return the images of all clients of a round."""
-        chosen = np.random.default_rng([seed, self.clients, self.examples, 9]).permutation(len(self.images))
-        return self.images.part(chosen[: self.clients * self.examples])
+    def held(self, order: NDArray[np.int64], clients: Sequence[int]) -> NDArray[np.int64]:
+        """Return the images of some clients."""
+        return order[: self.clients * self.examples].reshape(self.clients, -1)[list(clients)].reshape(-1)
 
-    def sums(self, row: Row, images: Images) -> list[Vector]:
+    def sums(self, row: Row, order: NDArray[np.int64]) -> list[Vector]:
         """Return every client's sum of gradients."""
-        each = self.gradients(row, images).double().numpy()
+        each = protected(row, self.each[order[: self.clients * self.examples]]).double().numpy()
         return list(each.reshape(self.clients, self.examples, -1).sum(axis=1))
+
+
+def protected(row: Row, gradients: torch.Tensor) -> torch.Tensor:
+    """Return gradients as a client sums them."""
+    return gradients if row.epsilon is None else clipped(gradients, CLIP * (1 - 2.0**-20))
 
 
 def doubts(row: Row, sight: Sight, sums: Sequence[Vector]) -> str:
@@ -177,13 +184,13 @@ def explore(scene: Scene, strategies: Mapping[str, Strategy], which: Sequence[Ro
 
 def sights(
     scene: Scene, strategies: Mapping[str, Strategy], found: Found, kind: Kind, seed: int
-) -> tuple[Sight, Images]:
-    """Run another round, and return its sight of a kind with the images of all clients."""
+) -> tuple[Sight, NDArray[np.int64]]:
+    """Run another round, and return its sight of a kind with the order of its images."""
     row, party = found.makers[kind]
-    images = scene.deal(seed)
-    for sight in strategies[row.strategy].look(scene.terms(row), scene.sums(row, images)):
+    order = scene.deal(seed)
+    for sight in strategies[row.strategy].look(scene.terms(row), scene.sums(row, order)):
         if sight.party == party and kind_of(row, sight) == kind:
-            return sight, images
+            return sight, order
     raise LookupError(f"{row.title} does not show {kind.title}")
 
 
@@ -213,18 +220,20 @@ def invert_kinds(
         How many rounds are attacked, by images in the sum.
     """
     results, pictures = {}, {}
-    for kind in kinds:
-        count = max(kind.clients, 1)
-        seen = [sights(scene, strategies, found, kind, 1 + i) for i in range(repeats[count])]
-        truth = [images.part(list(sight.clients) or [VICTIM]) for sight, images in seen]
-        values = torch.from_numpy(np.stack([sight.values for sight, _ in seen])).float()
+    for count in sorted({max(kind.clients, 1) for kind in kinds}):
+        group = [kind for kind in kinds if max(kind.clients, 1) == count]
+        seen = [[sights(scene, strategies, found, kind, 1 + i) for i in range(repeats[count])] for kind in group]
+        truth = [[scene.images.part(scene.held(order, s.clients or [VICTIM])) for s, order in part] for part in seen]
+        values = torch.from_numpy(np.stack([sight.values for part in seen for sight, _ in part])).float()
         # Of unit length, so that rounding errors do not depend on the scale of a ciphertext.
         values /= values.norm(dim=1, keepdim=True)
-        guesses = invert(scene.network, values, torch.stack([part.y for part in truth]), iterations)
-        results[kind] = judge(guesses, truth, means)
-        own = truth[0].x[0]
-        best = min(guesses[0], key=lambda one: float(((one - own) ** 2).mean()))  # noqa: B023 - used at once
-        pictures[kind] = Picture(own, best)
+        labels = torch.stack([images.y for part in truth for images in part])
+        # All at once: small layers cost more to call than to compute.
+        guesses = invert(scene.network, values, labels, iterations).split(repeats[count])
+        for kind, images, made in zip(group, truth, guesses, strict=True):
+            results[kind] = judge(made, images, means)
+            own = images[0].x[0]
+            pictures[kind] = Picture(own, min(made[0], key=lambda one: float(((one - own) ** 2).mean())))
     return results, pictures
 
 
@@ -234,30 +243,28 @@ def search_kinds(
     found: Found,
     kinds: Sequence[Kind],
     trials: int,
-    public: Images,
+    public: torch.Tensor,
 ) -> dict[Kind, Rates]:
-    """Look for the victim's images in what is seen of rounds; as many images of nobody are candidates, too."""
-    results, tables = {}, {}
+    """Look for the victim's images in what is seen of rounds; as many images of nobody are candidates, too.
+
+    Parameters
+    ----------
+    public : Tensor, shape (images, size)
+        Gradients of the attacker's images.
+    """
+    results = {}
     for kind in kinds:
         row, _ = found.makers[kind]
-        if row.epsilon not in tables:
-            tables[row.epsilon] = scene.gradients(row, public)
         count = max(kind.clients, 1) * scene.examples
-        attack = RoundAttack(tables[row.epsilon], count, kind.sigma)
+        attack = RoundAttack(protected(row, public), count, kind.sigma)
         inside, outside = [], []
         for i in range(trials):
-            sight, images = sights(scene, strategies, found, kind, 100 + i)
+            sight, order = sights(scene, strategies, found, kind, 100 + i)
             values = torch.from_numpy(sight.values).float()
             if sight.hidden:  # brought to the scale that an update would have
                 values *= count**0.5 * attack.scale / values.std()
-            victim = scene.gradients(row, images.part(slice(scene.examples)))
-            inside.append(attack.scores(values, victim))
-            outside.append(attack.scores(values, scene.gradients(row, strangers(scene, i))))
+            victim, nobody = scene.held(order, [VICTIM]), order[-scene.examples :]
+            inside.append(attack.scores(values, protected(row, scene.each[victim])))
+            outside.append(attack.scores(values, protected(row, scene.each[nobody])))
         results[kind] = rates(np.concatenate(inside), np.concatenate(outside))
     return results
-
-
-def strangers(scene: Scene, seed: int) -> Images:
-    """Return images that were in nobody's hands in the round with this seed."""
-    chosen = np.random.default_rng([100 + seed, scene.clients, scene.examples, 9]).permutation(len(scene.images))
-    return scene.images.part(chosen[-scene.examples :])

@@ -59,9 +59,7 @@ def train(network: Network, recipe: Recipe, images: Images, seed: int, through: 
     through : Strategy or None
         Takes every round's sum; None: sums in floating point, for shadow models.
     """
-    terms = Terms(
-        network, recipe.clients, recipe.examples, recipe.epsilon, rounds=recipe.rounds, clip=recipe.clip
-    )
+    terms = Terms(network, recipe.clients, recipe.examples, recipe.epsilon, rounds=recipe.rounds, clip=recipe.clip)
     model, rng = dict(network.start), np.random.default_rng([seed, 3])
     for _ in range(recipe.rounds):
         if recipe.epsilon is None:

@@ -30,7 +30,8 @@ from flbc.schemes.masking_keys import KEY, SEED, deal, open_box
 from flbc.schemes.masking_opening import MaskingCombiner, give_shares
 from flbc.schemes.ndd_fe_pad import PadCombiner, PadDecryptor, PadGenerator, PadProtector
 from flbc.schemes.paillier import PaillierCombiner, PaillierOpener, PaillierProtector
-from flbc.schemes.sharing import SEATS, SharingProtector, open_box as open_shares
+from flbc.schemes.sharing import SEATS, SharingProtector
+from flbc.schemes.sharing import open_box as open_shares
 from flbc.verification.committee import Data, Outcome, Round, check_and_sum
 from flbc.verification.link import Link, Traffic, queue_links
 from flbc.verification.policy import SUM_FRACTION, Policy
