@@ -47,7 +47,7 @@ from _attacks.problem import Images, Network, digits, softmax_regression
 from _attacks.rounds import Terms
 from _attacks.survey import Found, Kind, Picture, Row, Scene, explore, invert_kinds, rows, search_kinds
 from _attacks.training import Recipe, shadows, train
-from _attacks.views import HELPER, PARTIES, Strategy, strategies
+from _attacks.views import HELPER, PARTIES, WAYS, Strategy, strategies
 from scipy.stats import norm
 
 EPSILONS = (3.0, 1.0)
@@ -237,10 +237,10 @@ def matrix(title: str, found: Found, cell: Callable[[Kind], str], score: Callabl
     table([title, *PARTIES], body)
 
 
-def order(row: Row) -> tuple[float, str, str]:
-    """Rows as in the paper: without privacy first."""
-    names = {"FedAvg": "0", "Paillier": "1", "NddFe": "2", "Masked": "3", "Verified": "4"}
-    return -(row.epsilon or math.inf), names[row.strategy], row.where[::-1]
+def order(row: Row) -> tuple[float, int, str]:
+    """Sort without privacy first, then by strategy."""
+    names = [way.name for way in WAYS]
+    return -(row.epsilon or math.inf), names.index(row.strategy), row.where[::-1]
 
 
 def gained(quality: Quality) -> float:
@@ -248,6 +248,10 @@ def gained(quality: Quality) -> float:
 
 
 def tables(results: Results) -> None:
+    table(
+        ["strategy", "helper", "server + helper"],
+        [[way.name, way.helper, "–" if way.joined == "–" else f"server and {way.joined}"] for way in WAYS],
+    )
     for clients, found in results.found.items():
         inverted, searched = results.inverted[clients], results.searched[clients]
         matrix(f"{clients} clients: sees", found, lambda kind: kind.title, lambda kind: -kind.sigma)

@@ -33,7 +33,7 @@ from flbc.schemes.paillier import PaillierCombiner, PaillierOpener, PaillierProt
 from flbc.schemes.sharing import SEATS, SharingProtector
 from flbc.schemes.sharing import open_box as open_shares
 from flbc.verification.committee import Data, Outcome, Round, check_and_sum
-from flbc.verification.link import Link, Traffic, queue_links
+from flbc.verification.link import queue_links
 from flbc.verification.policy import SUM_FRACTION, Policy
 from flbc.verification.program import compile_model
 from flbc.verification.session import begin
@@ -56,12 +56,14 @@ class Strategy(ABC):
     private : bool
         Whether it offers differential privacy.
     helper : str
-        Who else sees something, and who must join the server so that both see most.
+        Whom the column "helper" is about.
+    joined : str
+        Who must join the server so that they read one client.
     """
 
     name: str
     private = True
-    helper = "–"
+    helper = joined = "–"
 
     @abstractmethod
     def look(self, terms: Terms, gradients: Sequence[Vector]) -> list[Sight]:
@@ -143,7 +145,7 @@ class PaillierStrategy(Strategy):
         Of the modulus.
     """
 
-    name, helper = "Paillier", "authority"
+    name, helper, joined = "Paillier", "authority", "authority"
 
     def __init__(self, bits: int = 3072) -> None:
         self.key, self.authority = opening_key(bits), EncryptionKey.generate()
@@ -190,7 +192,7 @@ class PaillierStrategy(Strategy):
 class NddFeStrategy(Strategy):
     """A generator makes the key to the sum, a decryptor uses it."""
 
-    name, helper = "NddFe", "generator"
+    name, helper, joined = "NddFe", "generator", "generator and decryptor"
 
     def look(self, terms: Terms, gradients: Sequence[Vector]) -> list[Sight]:
         """Walk a round; the generator knows its noise, the decryptor its own pads."""
@@ -241,7 +243,7 @@ class NddFeStrategy(Strategy):
 class MaskedStrategy(Strategy):
     """Pairwise masks; the server opens with its clients' shares."""
 
-    name, helper = "Masked", "clients that hold enough shares"
+    name, joined = "Masked", "clients that hold a threshold of its shares"
 
     def look(self, terms: Terms, gradients: Sequence[Vector]) -> list[Sight]:
         """Walk a round; as many clients as a client's secrets need can join the server, and read one."""
@@ -323,34 +325,10 @@ class MaskedStrategy(Strategy):
         return modulus.signed(modulus.unpack(payload, spec.length))
 
 
-class Eavesdropping:
-    """A link that remembers what its party receives."""
-
-    def __init__(self, link: Link) -> None:
-        self._link, self.rank, self.traffic = link, link.rank, link.traffic
-        self.received: list[bytes] = []
-
-    traffic: Traffic
-
-    def send(self, to: int, data: bytes) -> None:
-        """Pass on."""
-        self._link.send(to, data)
-
-    def recv(self, sender: int) -> bytes:
-        """Pass on, and keep."""
-        data = self._link.recv(sender)
-        self.received.append(data)
-        return data
-
-    def close(self) -> None:
-        """Pass on."""
-        self._link.close()
-
-
 class VerifiedStrategy(Strategy):
     """Three verifiers check models on shares, and sum those that pass."""
 
-    name, private, helper = "Verified", False, "verifier"
+    name, private, helper, joined = "Verified", False, "one verifier", "two verifiers"
     #: Round 1 of an untrained model: norms alone are looked at, widely enough for honest clients.
     policy = Policy(max_drop=None, norm_factor=4.0)
 
@@ -374,7 +352,7 @@ class VerifiedStrategy(Strategy):
             [open_shares(s, seats[s], label, senders[i], nonces[i], p, spec.length) for i, p in enumerate(payloads)]
             for s in range(SEATS)
         ]
-        outcomes, _ = self._check(terms, plan, opened)
+        outcomes = self._check(terms, plan, opened)
         assert outcomes[0].verdict.accepted == (True,) * terms.clients
         parts = [outcome.part.numpy() for outcome in outcomes if outcome.part is not None]
         total = parts[0] + parts[1] + parts[2]
@@ -401,8 +379,8 @@ class VerifiedStrategy(Strategy):
 
     def _check(
         self, terms: Terms, plan: ModelPlan, opened: Sequence[Sequence[tuple[IntVector, IntVector]]]
-    ) -> tuple[list[Outcome], list[bytes]]:
-        """Have the three check and sum; return how each ended, and what the first received."""
+    ) -> list[Outcome]:
+        """Have the three check and sum, as threads; return how each ended."""
         network = terms.network
         program = compile_model(network.module, (1, 28, 28))
         arrays = {name: value.numpy() for name, value in network.start.items()}
@@ -411,7 +389,7 @@ class VerifiedStrategy(Strategy):
         weights = (terms.examples,) * terms.clients
         round_ = Round(self.policy, program, 1, model, low, high, weights, min(3, terms.clients), bytes(32))
         data = Data(torch.zeros(2, 1, 28, 28), torch.zeros(2, dtype=torch.int64))
-        links = [Eavesdropping(link) for link in queue_links(120.0)]
+        links = queue_links(120.0)
 
         def work(seat: int) -> Outcome:
             shares: list[Shared | None] = [Shared(*map(torch.from_numpy, pair)) for pair in opened[seat]]
@@ -421,7 +399,7 @@ class VerifiedStrategy(Strategy):
                 links[seat].close()
 
         with ThreadPoolExecutor(SEATS) as pool:
-            return list(pool.map(work, range(SEATS))), links[0].received
+            return list(pool.map(work, range(SEATS)))
 
     def hide(self, spec: SumSpec) -> Callable[[IntVector], bytes]:
         """Share."""
@@ -438,7 +416,10 @@ def _signed(words: NDArray[np.unsignedinteger]) -> IntVector:
     return words.view(np.dtype(f"i{words.dtype.itemsize}")).astype(np.int64)
 
 
+#: In the order of the tables.
+WAYS: tuple[type[Strategy], ...] = (Plain, PaillierStrategy, NddFeStrategy, MaskedStrategy, VerifiedStrategy)
+
+
 def strategies(bits: int = 3072) -> Mapping[str, Strategy]:
     """Return all, by name."""
-    found: list[Strategy] = [Plain(), PaillierStrategy(bits), NddFeStrategy(), MaskedStrategy(), VerifiedStrategy()]
-    return {strategy.name: strategy for strategy in found}
+    return {way.name: way(bits) if way is PaillierStrategy else way() for way in WAYS}
