@@ -173,7 +173,7 @@ def table(found: Mapping[Case, Cost], parameters: int, clients: int) -> Table:
         result.add_column(heading, justify="right")
     for strategy, name in NAMES.items():
         if (one := found.get((strategy, parameters, clients))) is not None:
-            adds = "–" if strategy == PLAIN else f"{one.seconds - plain.seconds:.2f}"
+            adds = "–" if strategy == PLAIN else f"{round(one.seconds - plain.seconds, 2) + 0.0:.2f}"
             secure = strategy in HELPERS
             stages = [f"{one.stages[stage]:.2f}" if secure or stage == "train" else "–" for stage in STAGES]
             seconds = [
