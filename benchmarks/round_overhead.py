@@ -15,7 +15,7 @@ those of one client; *beside* is what helpers and whoever opens get and send on 
 send each other is not in it, and stands below.
 
     python benchmarks/round_overhead.py --quick       # 10,000 parameters, 4 clients: about 3 minutes, no budget
-    python benchmarks/round_overhead.py               # about 20 minutes on 2 cores
+    python benchmarks/round_overhead.py               # everything: tens of minutes on 2 cores
     python benchmarks/round_overhead.py --only masked nddfe --parameters 100000 --clients 10
 
 The budgets, for 100,000 parameters and 10 clients: ``NddFe`` and ``Masked`` add at most 0.5 s, ``Paillier`` at most
