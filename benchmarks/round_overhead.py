@@ -15,7 +15,7 @@ those of one client; *beside* is what helpers and whoever opens get and send on 
 send each other is not in it, and stands below.
 
     python benchmarks/round_overhead.py --quick       # 10,000 parameters, 4 clients: about 3 minutes, no budget
-    python benchmarks/round_overhead.py               # about 20 minutes on 2 cores
+    python benchmarks/round_overhead.py               # everything: tens of minutes on 2 cores
     python benchmarks/round_overhead.py --only masked nddfe --parameters 100000 --clients 10
 
 The budgets, for 100,000 parameters and 10 clients: ``NddFe`` and ``Masked`` add at most 0.5 s, ``Paillier`` at most
@@ -173,7 +173,7 @@ def table(found: Mapping[Case, Cost], parameters: int, clients: int) -> Table:
         result.add_column(heading, justify="right")
     for strategy, name in NAMES.items():
         if (one := found.get((strategy, parameters, clients))) is not None:
-            adds = "–" if strategy == PLAIN else f"{one.seconds - plain.seconds:.2f}"
+            adds = "–" if strategy == PLAIN else f"{round(one.seconds - plain.seconds, 2) + 0.0:.2f}"
             secure = strategy in HELPERS
             stages = [f"{one.stages[stage]:.2f}" if secure or stage == "train" else "–" for stage in STAGES]
             seconds = [
