@@ -2,9 +2,10 @@
 
 Its parties run a protocol, after which each has a share over the integers of a multiple of the order, and nobody ever
 had the key (extra ``dkg``: ``pip install "flbc[dkg]"``). Assumptions and malicious parties are that package's matter;
-with corruption threshold c it takes 2c + 1 shares to open. Its moduli are up to four bits longer than what it is asked
-for, in a way that nobody can choose: ask three parties for 3 bits less than 2048, 3072 or 4096, and again until the
-size fits. What that takes grows fast with the size: the strategy's README says what was measured.
+with corruption threshold c it takes 2c + 1 shares to open. Its primes are sums of one number of each party, so that
+nobody chooses the size of the modulus: asked for 4 bits less than 2048, 3072 or 4096, four or five parties get that
+size most times, and begin again otherwise; three parties hardly ever do. What it takes grows fast with the size: the
+strategy's README says what was measured.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def from_tno(shared: PaillierSharedKey, *, insecure_key_bits_for_tests: bool = F
     try:
         check_size(bits, insecure_key_bits_for_tests, CiphertextError)
     except CiphertextError as error:
-        raise CiphertextError(f"{error}; run the protocol again, with key_length 3 bits below the size") from None
+        raise CiphertextError(f"{error}; run the protocol again, with key_length 4 bits below the size") from None
     public = PublicKey(n, common_base(int(n)))
     check_public(public, bits)
     threshold = shared.share.degree + 1

@@ -22,7 +22,8 @@ ALL = list(commands(typer.main.get_command(cli.app)))
 
 def test_all_commands_are_there():
     assert {" ".join(path) for path in ALL} == {
-        "keys new", "keys show", "roster", "demo", "chain up", "chain fund", "deploy", "register", "stake add",
+        "keys new", "keys show", "keys deal", "keys accept", "roster",
+        "demo", "chain up", "chain fund", "deploy", "register", "stake add",
         "stake leave", "stake withdraw", "suspend", "report", "task publish", "task status", "task claim",
         "task refund", "task sync", "contracts build", "audit", "relay",
     }  # fmt: skip

@@ -16,7 +16,7 @@ from flbc.errors import CiphertextError
 
 # Some versions of the package's parts do not go together: importing them raises ImportError then.
 _REASON = "needs a working tno.mpc.protocols.distributed_keygen: pip install flbc[dkg]"
-PARTIES, BITS, TRIES = 3, 512, 6
+PARTIES, BITS, TRIES = 4, 512, 4
 
 
 def _ports() -> list[int]:
@@ -30,7 +30,7 @@ def _ports() -> list[int]:
 
 
 async def _generate(key_length: int) -> list[Any]:
-    """Run the protocol among three parties on this machine; return their shared keys."""
+    """Run the protocol among four parties on this machine; return their shared keys."""
     communication = pytest.importorskip("tno.mpc.communication", reason=_REASON, exc_type=ImportError)
     keygen = pytest.importorskip("tno.mpc.protocols.distributed_keygen", reason=_REASON, exc_type=ImportError)
     ports, pools = _ports(), []
@@ -43,7 +43,9 @@ async def _generate(key_length: int) -> list[Any]:
         pools.append(pool)
     try:
         make = keygen.DistributedPaillier.from_security_parameter
-        runs = [make(pool, corruption_threshold=1, key_length=key_length, distributed=False) for pool in pools]
+        # Weak parameters, as for its own tests: how sure the modulus is one of two primes is not what is tested here.
+        weak = {"prime_threshold": 200, "correct_param_biprime": 20, "stat_sec_shamir": 20, "distributed": False}
+        runs = [make(pool, corruption_threshold=1, key_length=key_length, **weak) for pool in pools]
         return [scheme.secret_key for scheme in await asyncio.gather(*runs)]
     finally:
         for pool in pools:
@@ -51,14 +53,15 @@ async def _generate(key_length: int) -> list[Any]:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.timeout(900)
 def test_shares_without_a_dealer_open_our_ciphertexts() -> None:
     shares: list[ShareKey] = []
     for _ in range(TRIES):
-        keys = asyncio.run(_generate(BITS - 3))
+        keys = asyncio.run(_generate(BITS - 4))
         if keys[0].n.bit_length() == BITS:
             shares = [from_tno(key, insecure_key_bits_for_tests=True) for key in keys]
             break
-        with pytest.raises(CiphertextError, match="run the protocol again"):  # 511, 512 or 513 bits, as it happens
+        with pytest.raises(CiphertextError, match="run the protocol again"):  # 511 bits, one time in five
             from_tno(keys[0], insecure_key_bits_for_tests=True)
     else:
         pytest.skip(f"no modulus of {BITS} bits in {TRIES} tries")

@@ -131,6 +131,8 @@ def test_what_is_set_holds() -> None:
         ({"local_steps": 0}, "at least 1"),
         ({"fold": 5}, "must be 0 to 4"),
         ({"privacy_unit": "patient"}, "choose one of none, example, client"),
+        ({"opening": "leader"}, "opening = 'leader' is unknown; choose one of authority, split, threshold"),
+        ({"strategy": "nddfe", "opening": "split"}, "opening = 'split' needs strategy = \"paillier\""),
         (
             {"strategy": "masked", "privacy_where": "server"},
             "privacy-where = 'server' .* one of opener, clients",
