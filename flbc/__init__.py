@@ -38,7 +38,7 @@ from .errors import (
     WrongPasswordError,
 )
 from .ledger.settings import Ledger
-from .privacy import Privacy, clipped_gradient_sum
+from .privacy import Privacy, clipped_gradient_sum, poisson_sample
 from .verification.policy import Policy
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ __all__ = [
     "Verified",
     "WrongPasswordError",
     "clipped_gradient_sum",
+    "poisson_sample",
 ]
 
 

@@ -50,6 +50,7 @@ PUBLIC = [
     "Verified",
     "WrongPasswordError",
     "clipped_gradient_sum",
+    "poisson_sample",
 ]
 EXCEPTIONS = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, errors.FlbcError)]
 each_exception = pytest.mark.parametrize("exception", EXCEPTIONS, ids=lambda e: e.__name__)

@@ -33,7 +33,11 @@ def roster(
         typer.Option(help="With masks: smallest fraction of a group that opens a secret; else 2/3."),
     ] = None,
     noise_by: Annotated[
-        str, typer.Option(help="clients: accept only noise that clients add; opener: only that of whoever opens.")
+        str,
+        typer.Option(
+            help="clients: accept only noise that clients add in shares; local: only noise that each adds to its own "
+            "update; opener: only that of whoever opens."
+        ),
     ] = "",
     min_noise_multiplier: Annotated[float, typer.Option(help="Above 0: require differential privacy.")] = 0.0,
     max_epsilon: Annotated[float | None, typer.Option(help="Require differential privacy with at most this.")] = None,

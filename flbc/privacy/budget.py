@@ -74,12 +74,11 @@ class Cost:
         def fits(epsilon: float) -> bool:
             return self._sampled(delta / (1 + math.exp(epsilon)), rounds, "rdp") <= epsilon
 
-        low = 0.0
-        high = max(self._sampled(delta, rounds, "rdp"), 1e-3)
-        while not fits(high):
+        low, high = 0.0, max(self._sampled(delta, rounds, "rdp"), 1e-3)
+        while high <= _LARGEST and not fits(high):
             low, high = high, high * 1.25
-            if high > _LARGEST:
-                return exact
+        if high > _LARGEST:
+            return exact
         return min(exact, 2 * _bisect(low, high, fits))
 
     def pays_for(self, epsilon: float, delta: float, rounds: int) -> bool:

@@ -149,10 +149,12 @@ class GaussianMechanism:
         if is_discrete(self.where, self.sampler):
             check_local_sigma(self.local_sigma)
         if not self._cost().pays_for(self.epsilon, self.delta, self.rounds):
+            # Under sampling a search for the number would let a server keep its nodes busy.
+            paid = f", which pays for {self.affordable_rounds()} rounds" if self.sampling_rate == 1 else ""
             raise PrivacyConfigError(
                 f"{self.rounds} rounds at noise multiplier {self.noise_multiplier:g} cost epsilon "
-                f"{self.epsilon_after(self.rounds):.4g}, above the budget of {self.epsilon:g} at delta {self.delta:g}, "
-                f"which pays for {self.affordable_rounds()} rounds: lower the rounds, or leave noise_multiplier unset"
+                f"{self.epsilon_after(self.rounds):.4g}, above the budget of {self.epsilon:g} at delta {self.delta:g}"
+                f"{paid}: lower the rounds, or leave noise_multiplier unset"
             )
 
     @property

@@ -86,7 +86,6 @@ def sampled_epsilon(delta: float, noise_multiplier: float, rate: float, rounds: 
 @lru_cache(maxsize=4096)
 def _epsilon(delta: float, noise_multiplier: float, rate: float, rounds: int, accountant: Accountant) -> float:
     if noise_multiplier < _MIN_MULTIPLIER:
-        _opacus()
         return math.inf
     renyi = _renyi_epsilon(delta, noise_multiplier, rate, rounds)
     if accountant == "rdp" or not math.isfinite(renyi):

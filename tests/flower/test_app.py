@@ -94,6 +94,16 @@ def test_heart_masked_without_a_helper(caplog: Any, capsys: Any, home: Path, whe
     assert ("the server, which knows the exact sum" in caplog.text) is (where == "opener")
 
 
+@pytest.mark.parametrize("overrides", [{"sampling-rate": 0.3}, {"privacy-where": "local"}], ids=str)
+def test_heart_sampled_and_with_local_noise(play: Any, caplog: Any, overrides: dict[str, Any]) -> None:
+    caplog.set_level(logging.INFO)
+    config = {name.replace("-", "_"): value for name, value in overrides.items()}
+    grid = play(4, num_server_rounds=2, epsilon=3.0, **config)
+    assert not errors(grid)
+    assert any(f"epsilon {spent} of 3 at" in caplog.text for spent in ("3.000", "2.999", "2.998"))
+    assert len(accuracies(caplog)) == 2
+
+
 def test_digits(play: Any, caplog: Any, capsys: Any) -> None:
     caplog.set_level(logging.INFO)
     grid = play(3, dataset="digits", privacy_unit="none", num_server_rounds=2, local_epochs=1, compare=True)

@@ -18,6 +18,8 @@ from flbc.errors import ConfigError
 from flbc.flower.app.server import STRATEGIES, Demo, strategy_of
 from flbc.flower.app.settings import AppSettings
 from flbc.flower.masked import Masked
+from flbc.flower.nddfe import NddFe
+from flbc.flower.paillier import Paillier
 from flbc.flower.strategy import SecureStrategy
 from flbc.flower.verified import Verified
 from flbc.node.pins import Policy
@@ -35,6 +37,7 @@ def defaults(app: str = "paillier") -> dict[str, Any]:
 
 
 VERIFIED = defaults("verified")
+STRATEGY_CLASSES = {"paillier": Paillier, "nddfe": NddFe, "masked": Masked}
 #: Noise that the clients add, of whom one may work with the server.
 SHARED = {"privacy_where": "clients", "min_survivors": 4}
 
@@ -133,6 +136,12 @@ def test_what_is_set_holds() -> None:
             "privacy-where = 'server' .* one of opener, clients",
         ),
         ({"strategy": "masked", "privacy_colluders": 2}, 'privacy-colluders = 2 belongs to privacy-where = "clients"'),
+        ({"privacy_where": "local", "privacy_unit": "none"}, 'privacy-where = "local" says who adds noise'),
+        ({"privacy_where": "local", "privacy_colluders": 2}, "privacy-colluders = 2 belongs to"),
+        ({"sampling_rate": 0.0}, "sampling-rate = 0.0 must be above 0 and at most 1"),
+        ({"sampling_rate": 1.5}, "sampling-rate = 1.5 must be above 0"),
+        ({"sampling_rate": "all"}, "sampling-rate = 'all' must be of type float"),
+        ({"sampling_rate": 0.5, "privacy_unit": "client"}, 'belongs to privacy-unit = "example"'),
         ({"strategy": "paillier", **SHARED}, "needs strategy = \"masked\", and strategy = 'paillier'"),
         ({"strategy": "nddfe", **SHARED}, "run strategies/masked"),
         ({"strategy": "masked", **SHARED, "privacy_unit": "none"}, "set privacy-unit, or privacy-where"),
@@ -271,6 +280,14 @@ def test_noise_that_the_clients_add() -> None:
     assert privacy is not None
     assert (privacy.where, privacy.colluders) == ("clients", 2)
     assert read(strategy="masked").privacy == read(strategy="paillier").privacy
+
+
+@pytest.mark.parametrize("strategy", ["paillier", "nddfe", "masked"])
+def test_sampling_and_noise_of_every_client_for_itself(strategy: str) -> None:
+    settings = read(strategy=strategy, privacy_where="local", sampling_rate=0.2)
+    assert settings.privacy is not None
+    assert (settings.privacy.where, settings.privacy.sampling_rate) == ("local", 0.2)
+    assert isinstance(strategy_of(settings), STRATEGY_CLASSES[strategy])
 
 
 def test_an_unknown_strategy() -> None:

@@ -18,9 +18,28 @@ def test_defaults() -> None:
     assert Privacy(epsilon=1, unit="example", rounds=3).epsilon == 1
     assert (privacy.where, privacy.colluders) == ("opener", 1)
     assert Privacy(epsilon=1, where="clients", colluders=3).colluders == 3
+    assert (privacy.sampling_rate, privacy.accountant, privacy.sampler) == (1.0, "prv", "rounded")
+    assert Privacy(epsilon=1, unit="example", sampling_rate=1).sampling_rate == 1
+
+
+def test_an_unknown_choice_names_those_there_are() -> None:
+    for field, words in (
+        ("sampler", 'sampler="rounded" or sampler="opendp"'),
+        ("accountant", 'accountant="prv" or accountant="rdp"'),
+        ("where", 'where="opener", where="clients" or where="local"'),
+    ):
+        with pytest.raises(PrivacyConfigError, match=words):
+            Privacy(**{"epsilon": 1.0, field: "other"})
+
+
+def test_sampling_belongs_to_the_example_unit() -> None:
+    with pytest.raises(PrivacyConfigError, match=r'a whole update is protected and .*unit="example"'):
+        Privacy(epsilon=1.0, unit="client", sampling_rate=0.5)
 
 
 def test_colluders_belong_to_noise_of_the_clients() -> None:
+    with pytest.raises(PrivacyConfigError, match='with where="local" clients add no shares'):
+        Privacy(epsilon=1.0, where="local", colluders=2)
     with pytest.raises(PrivacyConfigError, match=r'colluders is 2.* pass where="clients", or leave colluders out'):
         Privacy(epsilon=1.0, colluders=2)
 
@@ -38,6 +57,9 @@ def test_colluders_belong_to_noise_of_the_clients() -> None:
         *[("rounds", bad) for bad in (0, -3, 2.5, True)],
         *[("unit", bad) for bad in ("patient", "", None)],
         *[("where", bad) for bad in ("server", "", None, 1)],
+        *[("sampling_rate", bad) for bad in (0, 0.0, -0.1, 1.01, math.nan, math.inf, True, "0.5", None, 1e-9)],
+        *[("accountant", bad) for bad in ("gdp", "", None)],
+        *[("sampler", bad) for bad in ("numpy", "", None)],
         *[("colluders", bad) for bad in (0, -1, 1.5, True, None)],
     ],
 )

@@ -105,6 +105,8 @@ class Setting:
     members: int = 3  # committee members that do not train
     overlap: int = 1  # hospitals that are in the committee as well
     private: bool = True
+    where: str = "opener"  # who adds the noise
+    sampling_rate: float = 1.0
     rounds: int = 5
     min_survivors: int = 2
     payout: str = "examples"
@@ -185,7 +187,10 @@ class Consortium:
             self.quorum, setting.election, setting.payout, setting.accuracy_bps, SoftwareAttestor.kind,
             {actor.name: actor.stake for actor in self.actors if actor.stake},
         )  # fmt: skip
-        privacy = Privacy(epsilon=3.0, delta=1e-5, clip_norm=1.0, unit="example")
+        privacy = Privacy(
+            epsilon=3.0, delta=1e-5, clip_norm=1.0, unit="example", where=setting.where,
+            sampling_rate=setting.sampling_rate,
+        )  # fmt: skip
         self.mechanism: GaussianMechanism | None = None
         if setting.private:
             self.mechanism = plan(privacy, dimension=14, rounds=setting.rounds, max_examples=300)
@@ -355,7 +360,7 @@ class Consortium:
         self.openings += 1
         sigma, epsilon = 0, UNBOUNDED
         if self.mechanism is not None:
-            sigma = round(self.mechanism.sigma * 10**6)
+            sigma = round(self.mechanism.opener_sigma * 10**6)
             epsilon = math.ceil(self.mechanism.epsilon_after(self.openings) * 10**6)
         value = replace(Opening(self.head, keccak256(b"total %d" % self.height), sigma, epsilon), **changes)
         opener = self.roster.index("authority")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -76,6 +77,31 @@ def test_without_privacy_epsilon_is_unbounded(begin):
     assert report.rounds[0].epsilon == float("inf")
     assert report.epsilon is None
     assert report.to_dict()["rounds"][0]["epsilon"] is None
+
+
+def test_noise_of_every_client_for_itself_is_none_of_the_opener_s(begin):
+    """It signs that it added none, and the audit expects that."""
+    run = begin(replace(SMALL, where="local")).run_rounds(2)
+    assert run.mechanism.sigma > 0
+    assert audit_of(run).doubts == ()
+    run = begin(replace(SMALL, where="local"))
+    run.record(run.make_round(1))
+    run.openings -= 1
+    run.opening = run.open(sigma=round(run.mechanism.sigma * 10**6))
+    run.record(run.make_round(2))
+    assert "the task's is 0" in "".join(audit_of(run).doubts)
+
+
+def test_epsilon_under_sampling_may_differ_in_its_last_digits(begin):
+    """It comes from a Fourier transform, and the auditor's platform is another one."""
+    pytest.importorskip("opacus")
+    for off, accepted in ((0, True), (2, True), (-2, True), (5, False)):
+        run = begin(replace(SMALL, sampling_rate=0.1))
+        run.record(run.make_round(1))
+        run.openings -= 1
+        run.opening = run.open(epsilon=math.ceil(run.mechanism.epsilon_after(1) * 10**6) + off)
+        run.record(run.make_round(2))
+        assert (audit_of(run).doubts == ()) is accepted
 
 
 def test_an_election_by_the_committee_alone(begin):
