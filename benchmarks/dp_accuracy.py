@@ -53,8 +53,8 @@ from rich.progress import track
 
 EPSILONS = (3.0, 1.0)
 _CLOTHES = {
-    3.0: Setting(clip=4, rounds=100, rate=0.01, step=0.5, local_step=0.2),
-    1.0: Setting(clip=4, rounds=100, rate=0.01, step=0.3, local_step=0.1),
+    3.0: Setting(clip=4, rounds=100, rate=0.01, step=0.5, local_step=0.2, average_rounds=3),
+    1.0: Setting(clip=4, rounds=100, rate=0.01, step=0.3, local_step=0.1, average_rounds=3),
 }
 #: By data set and epsilon. mnist has fashion's numbers and cifar10 none that were tried: neither was at hand.
 SETTINGS: Mapping[str, Mapping[float, Setting]] = {
