@@ -53,6 +53,9 @@ bench: .venv/.installed ## Benchmarks; each prints a table and checks its thresh
 	$(BIN)/python benchmarks/masking.py
 	$(BIN)/python benchmarks/masked_rounds.py
 	$(BIN)/python benchmarks/round_overhead.py --quick
+	$(BIN)/python benchmarks/paillier_opening.py --quick
+	$(BIN)/python benchmarks/attacks.py --quick
+	$(BIN)/python benchmarks/dp_accuracy.py --quick
 	$(BIN)/python benchmarks/verification.py
 	$(BIN)/python benchmarks/relay.py
 	$(BIN)/python benchmarks/poisoning.py --quick

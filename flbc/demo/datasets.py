@@ -1,4 +1,4 @@
-"""The bundled app's data sets by name: ``heart``, ``digits``, ``fashion``, ``xray``."""
+"""The bundled app's data sets by name: ``heart``, ``digits``, ``fashion``, ``mnist``, ``cifar10``, ``xray``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from . import heart
 from .base import Config, Dataset, Defaults, Split
+from .cifar import Cifar10
 from .digits import Digits
 from .fashion import Fashion
 from .logistic import logistic_regression
+from .mnist import Mnist
 from .xray import XRay
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class Heart(Dataset):
         return (outputs > 0).long()
 
 
-DATASETS: dict[str, Dataset] = {data.name: data for data in (Heart(), Digits(), Fashion(), XRay())}
+DATASETS: dict[str, Dataset] = {data.name: data for data in (Heart(), Digits(), Fashion(), Mnist(), Cifar10(), XRay())}
 
 
 def dataset(name: str) -> Dataset:

@@ -1,13 +1,15 @@
-"""Data sets of greyscale images: bytes until they are trained on."""
+"""Data sets of images: bytes until they are trained on."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ConfigError
 from .base import Config, Dataset, Split
 from .dealing import Rows, deal
 
@@ -61,3 +63,11 @@ class Images(Dataset):
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the class of the largest logit."""
         return outputs.argmax(dim=1)
+
+
+def folder_of(config: Config, where: str) -> Path:
+    """Return the folder of ``data-dir``; :class:`ConfigError`, with ``where`` to get the files, if none is set."""
+    folder = config.get("data-dir")
+    if not folder:
+        raise ConfigError(f"This data set needs run-config data-dir. {where}")
+    return Path(str(folder)).expanduser()

@@ -20,7 +20,7 @@ from flbc.demo.digits import Digits
 from flbc.demo.training import Local, accuracy, arrays_of, fit, gradient_sum
 from flbc.errors import ConfigError
 
-PARAMETERS = {"heart": 33, "digits": 26_874, "fashion": 26_874, "xray": 14_355}
+PARAMETERS = {"heart": 33, "digits": 26_874, "fashion": 26_874, "mnist": 26_874, "cifar10": 34_058, "xray": 14_355}
 
 
 # ---------------------------------------------------------------------- dealing
@@ -90,10 +90,12 @@ def test_what_cannot_be_dealt(arguments: tuple[int, int, int], words: str) -> No
 
 # ---------------------------------------------------------------------- registry and models
 def test_names() -> None:
-    assert list(DATASETS) == ["heart", "digits", "fashion", "xray"]
+    assert list(DATASETS) == ["heart", "digits", "fashion", "mnist", "cifar10", "xray"]
     assert all(dataset(name).name == name for name in DATASETS)
-    with pytest.raises(ConfigError, match="'mnist' is unknown; choose one of heart, digits, fashion, xray"):
-        dataset("mnist")
+    with pytest.raises(
+        ConfigError, match="'emnist' is unknown; choose one of heart, digits, fashion, mnist, cifar10, xray"
+    ):
+        dataset("emnist")
 
 
 @pytest.mark.parametrize("name", DATASETS)

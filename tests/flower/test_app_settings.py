@@ -120,7 +120,7 @@ def test_what_is_set_holds() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ({"dataset": "mnist"}, "choose one of heart, digits, fashion, xray"),
+        ({"dataset": "emnist"}, "choose one of heart, digits, fashion, mnist, cifar10, xray"),
         ({"learning_rate": -0.1}, "must not be negative"),
         ({"learning_rate": float("nan")}, "must not be negative"),
         ({"learning_rate": float("inf")}, "must not be negative"),
