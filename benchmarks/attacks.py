@@ -81,7 +81,7 @@ class Effort:
     trials: int = 10
     shadows: int = 16
     targets: int = 3
-    game: int = 200
+    game: int = 1000
     judge_epochs: int = 10
 
     def repeats(self) -> dict[int, int]:
@@ -89,7 +89,7 @@ class Effort:
         return {n: self.single if n == 1 else max(1, round(self.several / n)) for n in range(1, 100)}
 
 
-QUICK = Effort((4,), 2, 4, 150, 2, 4, 1, 40, 3)
+QUICK = Effort((4,), 2, 4, 150, 2, 4, 1, 200, 3)
 
 
 @dataclass
@@ -250,7 +250,7 @@ def gained(quality: Quality) -> float:
 def tables(results: Results) -> None:
     table(
         ["strategy", "helper", "server + helper"],
-        [[way.name, way.helper, "–" if way.joined == "–" else f"server and {way.joined}"] for way in WAYS],
+        [[way.name, way.helper, "–" if way.joined == "–" else f"server with {way.joined}"] for way in WAYS],
     )
     for clients, found in results.found.items():
         inverted, searched = results.inverted[clients], results.searched[clients]
