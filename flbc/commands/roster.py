@@ -44,7 +44,7 @@ def roster(
     max_delta: Annotated[float | None, typer.Option(help="Largest delta; 0.001 when not given.")] = None,
     max_clip_norm: Annotated[float | None, typer.Option(help="Largest clipping norm.")] = None,
     max_total_epsilon: Annotated[
-        float | None, typer.Option(help="For authority and generator: largest sum of epsilon over all tasks.")
+        float | None, typer.Option(help="Largest sum of epsilon over all tasks that this node opens or adds noise to.")
     ] = None,
     reveal_metric: Annotated[
         list[str] | None, typer.Option(help="With privacy: a metric that may leave in clear; may be repeated.")

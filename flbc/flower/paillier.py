@@ -141,7 +141,7 @@ class Paillier(SecureStrategy):
 
     @property
     def _noise_by(self) -> str:
-        if self.mode == SPLIT:
+        if self.mode == SPLIT and self.privacy is not None and self.privacy.where == "opener":
             return "the generator, who is trusted not to take it away again"
         return super()._noise_by
 

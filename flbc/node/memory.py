@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS signed (
     label BLOB PRIMARY KEY, task BLOB NOT NULL, height INTEGER NOT NULL, parent BLOB NOT NULL,
     block BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS charged (task BLOB NOT NULL, round INTEGER NOT NULL, PRIMARY KEY (task, round)) STRICT;
+CREATE TABLE IF NOT EXISTS noised (task BLOB NOT NULL, round INTEGER NOT NULL, PRIMARY KEY (task, round)) STRICT;
 CREATE TABLE IF NOT EXISTS spent (task BLOB PRIMARY KEY, epsilon REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS opened (
     task BLOB NOT NULL, round INTEGER NOT NULL, block BLOB NOT NULL, answer BLOB,
@@ -96,9 +97,21 @@ class NodeMemory:
             raise StaleLabelError(f"Another model or train config was sent for round {label.round} before")
         return bytes(row[2])
 
-    def keep_trained(self, label: RoundLabel, result: bytes) -> None:
-        """Keep a training result until the next round replaces it."""
+    def keep_trained(self, label: RoundLabel, result: bytes, *, noised: bool = False) -> None:
+        """Keep a training result until the next round replaces it; of several for one round the first one.
+
+        ``noised``: it holds noise of this node's own. There is then one result a round for ever, also when it was
+        deleted for newer tasks: fresh noise on the same update would leave its mean.
+        """
         with self.transaction() as db:
+            known = db.execute("SELECT round, model FROM trained WHERE task = ?", (label.task,)).fetchone()
+            if known is not None and tuple(known) == (label.round, label.model):
+                return
+            if (
+                noised
+                and not db.execute("INSERT OR IGNORE INTO noised VALUES (?, ?)", (label.task, label.round)).rowcount
+            ):
+                raise StaleLabelError(f"The update of round {label.round} had its noise before, and is gone")
             row = (label.task, label.round, label.model, result)
             db.execute("INSERT OR REPLACE INTO trained VALUES (?, ?, ?, ?)", row)
             # Updates lie here in clear, so only those of the newest tasks do.

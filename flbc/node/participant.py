@@ -150,13 +150,16 @@ class Participant:
                     f"Trained on more than the {declared} examples that are declared; declare the size of the "
                     "training set with SecureMod(examples=...) or `examples` in the roster"
                 )
+        if mechanism is not None:
+            vector_plan(ticket.config, trained.layout)  # before as much noise is drawn as the terms say
         compression = codec_of(ticket.config).compression
         if compression is not None:
             gather(ticket, trained, compression, self.memory)
-        if mechanism is not None and mechanism.where == "local":
+        local = mechanism is not None and mechanism.where == "local"
+        if mechanism is not None and local:
             # Once a round: who could open single updates would take the mean over attempts with fresh noise.
             trained = replace(trained, noise=mechanism.draw(mechanism.dimension))
-        self.memory.keep_trained(ticket.label, trained.to_bytes())
+        self.memory.keep_trained(ticket.label, trained.to_bytes(), noised=local)
 
     def submit(self, ticket: Ticket, ahead: Ahead | None = None) -> Reply:
         """Protect and sign the kept update for this attempt; the same label always gets the same reply.

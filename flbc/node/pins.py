@@ -83,8 +83,9 @@ class Policy:
     max_clip_norm : float (default: inf)
         Largest clipping norm.
     max_total_epsilon : float (default: inf)
-        The authority's or generator's alone: largest sum of the epsilons of all tasks it ever opened (basic
-        composition), because a server may start as many tasks as it likes, each with its own budget.
+        Largest sum of the epsilons of all tasks that this node itself ever opened, or added noise of its own to (basic
+        composition), because a server may start as many tasks as it likes, each with its own budget. It does not limit
+        the tasks that a client joins where somebody else adds the noise.
     reveal_metrics : tuple of str or None (default: ())
         With differential privacy, metrics that may leave in clear; None accepts what the task names.
     max_change, max_norm_factor, max_drop : float (default: inf)

@@ -65,7 +65,7 @@ class Trained:
         stream = io.BytesIO(data)
         head = json.loads(stream.read(int.from_bytes(stream.read(4), "big")))
         update = {name: np.load(stream, allow_pickle=False) for name in head["names"]}
-        noise = np.load(stream, allow_pickle=False) if head["noise"] else None
+        noise = np.load(stream, allow_pickle=False) if head.get("noise") else None
         layout = Layout.from_list(head["layout"])
         return cls(layout, update, head["weight"], head["metrics"], head["compute_ms"], noise)
 

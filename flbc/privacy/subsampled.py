@@ -12,7 +12,7 @@ N(0, z²), in this order for a record that is there and is taken away, in the ot
   delta. Opacus composes the first order of the pair only. The order that is worse in one round need not be the worse
   one after composition (Lebeda, Regehr, Kamath & Steinke 2024, *Avoiding Pitfalls for Privacy Accounting of Subsampled
   Mechanisms under Composition*), so the second, :class:`_Reversed`, is composed here in the same way, and the larger
-  epsilon counts. Where Opacus refuses to compute (floats too coarse for a tiny delta) or the grid is beyond 2**21
+  epsilon counts. Where Opacus refuses to compute (floats too coarse for a tiny delta) or the grid is beyond 2**20
   points, this one falls back to ``"rdp"``.
 
 ``"prv"`` is the default because it is the tighter one and an upper bound, too: the tests compare it with bounds that
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 ORDERS = (*(2 + k / 4 for k in range(1, 16) if k % 4), *range(2, 64), *range(64, 128, 8), *range(128, 513, 32))
 """Renyi orders. Fractional ones matter for a large epsilon; below 2 their series take too long."""
 
-_MAX_POINTS = 1 << 21
-"""Grid points of ``"prv"``: about a second of work. A hostile mechanism must not make a node allocate more."""
+_MAX_POINTS = 1 << 20
+"""Grid points of ``"prv"``: a second or two of work, 0.4 GB. A hostile mechanism must not make a node allocate more."""
 _MIN_MULTIPLIER = 0.05
 """Below this there is no privacy to account for, and the series overflow."""
 

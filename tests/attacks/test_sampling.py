@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import secrets
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 
-from flbc.errors import BudgetExhaustedError, PolicyError, PrivacyConfigError
+from flbc.errors import BudgetExhaustedError, LayoutError, PolicyError, PrivacyConfigError, StaleLabelError
 from flbc.node import Policy, halves
+from flbc.node.memory import KEPT_TASKS
 from flbc.node.opening import noise_of, sigma_of
 from flbc.node.participant import check_sampling
 from flbc.node.terms import sum_spec
@@ -21,6 +24,7 @@ from tests.support.parties import HOSPITALS, KEY_BITS, Consortium
 pytest.importorskip("opacus")
 
 
+@cache
 def mechanism(rounds: int = 2, **options: Any) -> GaussianMechanism:
     privacy = Privacy(**{"epsilon": 1.0, "unit": "example", **options})
     return plan(privacy, dimension=6, rounds=rounds, max_examples=50)
@@ -159,3 +163,58 @@ def test_the_policy_can_ask_for_local_noise(consortium: Any) -> None:
     c = consortium(mechanism=mechanism(where="local"), policy=policy)
     ticket = c.ticket()
     assert c.participant(HOSPITALS[0]).must_train(ticket, ticket.label.model)
+
+
+def evict(c: Consortium, name: str) -> None:
+    """Make a node forget its update: it trains for many other tasks, which are never answered or paid for."""
+    task = c.task
+    for _ in range(KEPT_TASKS):
+        c.task = secrets.token_bytes(32)
+        ticket = c.ticket()
+        node = c.participant(name)
+        assert node.must_train(ticket, ticket.label.model)
+        node.keep(ticket, c.update(name))
+    c.task = task
+
+
+def test_a_server_cannot_have_noise_drawn_again_by_making_a_node_forget(consortium: Any) -> None:
+    """Six attempts of one round would give six copies with fresh noise, for the price of one."""
+    c = consortium(mechanism=mechanism(where="local"), rounds=2)
+    c.train("zurich", c.ticket())
+    evict(c, "zurich")
+    ticket = c.ticket(attempt=1)
+    node = c.participant("zurich")
+    assert node.must_train(ticket, ticket.label.model), "the update is gone"
+    with pytest.raises(StaleLabelError, match="had its noise before"):
+        node.keep(ticket, c.update("zurich"))
+    other = c.ticket(attempt=2, model=b"\x07" * 32)
+    node = c.participant("zurich")
+    assert node.must_train(other, other.label.model)
+    with pytest.raises(StaleLabelError, match="had its noise before"):
+        node.keep(other, c.update("zurich"))
+    c.train("zurich", c.ticket(2))  # the next round goes on
+
+
+def test_attempts_at_once_share_one_noise(consortium: Any) -> None:
+    """All are admitted before the first has trained; what is kept first counts."""
+    c = consortium(mechanism=mechanism(where="local"), rounds=2)
+    tickets = [c.ticket(attempt=attempt) for attempt in range(6)]
+    nodes = [c.participant("zurich") for _ in tickets]
+    assert all(node.must_train(ticket, ticket.label.model) for node, ticket in zip(nodes, tickets, strict=True))
+    reads = []
+    for node, ticket in zip(nodes, tickets, strict=True):
+        node.keep(ticket, c.update("zurich"))
+        reads.append(opened_alone(c, ticket, "zurich", node.submit(ticket)))
+    assert len({read.tobytes() for read in reads}) == 1
+
+
+def test_terms_that_lie_about_the_length_draw_no_noise(consortium: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that names 2^32 coordinates would make a node draw until its memory is full."""
+    long = plan(Privacy(epsilon=1.0, unit="example", where="local"), dimension=7, rounds=2, max_examples=50)
+    c = consortium(mechanism=long)
+    ticket = c.ticket(config=replace(c.config, codec={**c.config.codec, "length": 7, "floats": 7}))
+    node = c.participant("zurich")
+    assert node.must_train(ticket, ticket.label.model)
+    monkeypatch.setattr(GaussianMechanism, "draw", lambda *_: pytest.fail("drawn before the length was checked"))
+    with pytest.raises(LayoutError, match="differ from those"):
+        node.keep(ticket, c.update("zurich"))
