@@ -9,12 +9,12 @@ one of them to show it.
 from __future__ import annotations
 
 import copy
+import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -128,8 +128,8 @@ def problem(name: str, folder: str, seed: int) -> Problem:
     return Problem(data, hospitals, Split(x[:0], y[:0], x[order], y[order]), data.model())
 
 
-Train = Callable[[Problem, Job, nn.Module], Iterator[None]]
-"""Trains the model in place and yields after every round."""
+Train = Callable[[Problem, Job, nn.Module], Generator[None, None, float]]
+"""Trains the model in place, yields after every round, and returns the epsilon spent."""
 
 
 def run(job: Job) -> Curve:
@@ -141,14 +141,18 @@ def run(job: Job) -> Curve:
     model = copy.deepcopy(how.model)
     some = Split(how.test.train_x, how.test.train_y, how.test.test_x[:CURVE_ROWS], how.test.test_y[:CURVE_ROWS])
     torch.manual_seed(1000 + job.seed)
-    train, epsilon = ROWS[job.row]
     total = job.setting.average_rounds if job.row == FED_AVG else job.setting.rounds
     stops = sorted({round(total * i / 20) for i in range(1, 21)} - {0})
-    found = []
-    for round_, _ in enumerate(train(how, job, model), start=1):
+    training, found = ROWS[job.row](how, job, model), []
+    for round_ in range(1, total + 1):
+        next(training)
         if round_ in stops:
             found.append(accuracy(how.data, model, how.test if round_ == total else some))
-    return Curve(stops, found, epsilon(how, job))
+    try:
+        next(training)
+    except StopIteration as end:
+        return Curve(stops, found, end.value)
+    raise AssertionError(f"{job.row} trains for more than {total} rounds")
 
 
 # ---------------------------------------------------------------------- ours, and with local noise
@@ -171,7 +175,7 @@ def mechanism(how: Problem, job: Job) -> GaussianMechanism:
     )
 
 
-def ours(how: Problem, job: Job, model: nn.Module) -> Iterator[None]:
+def ours(how: Problem, job: Job, model: nn.Module) -> Generator[None, None, float]:
     """Noise on the sum (``where="opener"``), or by every hospital on its own integers (``where="local"``)."""
     noise, names = mechanism(how, job), list(arrays_of(model))
     layout = VectorPlan(Layout.of(arrays_of(model), private=True), Codec(), private=True)
@@ -182,17 +186,16 @@ def ours(how: Problem, job: Job, model: nn.Module) -> Iterator[None]:
             vector = layout.encode_private(sampled_sum(how.data, model, one, job.setting), noise.step).values
             noise.check(vector)
             vectors.append(noise.add_local(vector, noise.draw(len(vector))) if noise.where == "local" else vector)
-        total: Integers = np.sum(vectors, axis=0)
+        drawn = noise.draw(layout.length) if noise.where == "opener" else np.zeros(layout.length, np.int64)
+        total: Integers = np.sum(vectors, axis=0) + drawn
         if job.check and round_ == 0:
-            drawn = noise.draw(len(total))
-            assert np.array_equal(through_a_scheme(vectors, noise, drawn), total + drawn), "the scheme's sum differs"
-        if noise.where == "opener":
-            total = total + noise.draw(len(total))
+            assert np.array_equal(through_a_scheme(vectors, noise, drawn), total), "the scheme's sum differs"
         opened = layout.decode_private(total, noise.step, job.setting.rate * how.examples)
         before = ArrayRecord({name: Array(value) for name, value in arrays_of(model).items()})
         after = apply_mean(before, opened.mean, -step)
         model.load_state_dict({name: torch.tensor(after[name].numpy()) for name in names})
         yield
+    return noise.epsilon_after(job.setting.rounds)
 
 
 def sampled_sum(data: Dataset, model: nn.Module, one: Split, how: Setting) -> Mapping[str, NDArray[np.float64]]:
@@ -203,7 +206,7 @@ def sampled_sum(data: Dataset, model: nn.Module, one: Split, how: Setting) -> Ma
 
 def through_a_scheme(vectors: Sequence[Integers], noise: GaussianMechanism, drawn: Integers) -> Integers:
     """Hide, add and open the vectors with the strategy NddFe's default scheme."""
-    spec = SumSpec(len(drawn), noise.max_abs, len(vectors), noise.noise_tail(len(vectors)))
+    spec = SumSpec(len(drawn), noise.vector_bound, len(vectors), noise.noise_tail(len(vectors)))
     keys = [EncryptionKey.generate() for _ in vectors]
     generator, decryptor, label = EncryptionKey.generate(), EncryptionKey.generate(), os.urandom(32)
     listed = [Contribution(i, key.public, os.urandom(32)) for i, key in enumerate(keys)]
@@ -217,7 +220,7 @@ def through_a_scheme(vectors: Sequence[Integers], noise: GaussianMechanism, draw
 
 
 # ---------------------------------------------------------------------- peers
-def central(how: Problem, job: Job, model: nn.Module) -> Iterator[None]:
+def central(how: Problem, job: Job, model: nn.Module) -> Generator[None, None, float]:
     """DP-SGD by Opacus on the pooled data: its sampling, clipping, noise and accountant."""
     from opacus import PrivacyEngine
     from torch.utils.data import DataLoader, TensorDataset
@@ -226,7 +229,8 @@ def central(how: Problem, job: Job, model: nn.Module) -> Iterator[None]:
     x, y = (np.concatenate([getattr(one, part) for one in how.hospitals]) for part in ("train_x", "train_y"))
     rows = TensorDataset(*how.data.tensors(x, y))
     model.train()
-    private, optimizer, loader = PrivacyEngine().make_private_with_epsilon(
+    engine = PrivacyEngine()
+    private, optimizer, loader = engine.make_private_with_epsilon(
         module=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=job.setting.step),
         data_loader=DataLoader(rows, batch_size=-(-len(rows) // batches)),
@@ -247,9 +251,10 @@ def central(how: Problem, job: Job, model: nn.Module) -> Iterator[None]:
             yield
             if done == job.setting.rounds:
                 break
+    return float(engine.get_epsilon(DELTA))
 
 
-def fed_sgd(how: Problem, job: Job, model: nn.Module) -> Iterator[None]:
+def fed_sgd(how: Problem, job: Job, model: nn.Module) -> Generator[None, None, float]:
     """Nothing clipped, nothing noised: as many rounds and examples."""
     optimizer = torch.optim.SGD(model.parameters(), lr=job.setting.plain_step)
     for _ in range(job.setting.rounds):
@@ -261,9 +266,10 @@ def fed_sgd(how: Problem, job: Job, model: nn.Module) -> Iterator[None]:
             (how.data.losses(model(inputs), targets).sum() / (job.setting.rate * how.examples)).backward()
         optimizer.step()
         yield
+    return math.inf
 
 
-def fed_avg(how: Problem, job: Job, model: nn.Module) -> Iterator[None]:
+def fed_avg(how: Problem, job: Job, model: nn.Module) -> Generator[None, None, float]:
     """One local epoch of the product's demo training in a round, then the mean weighted by examples."""
     local = Local(learning_rate=job.setting.average_step, batch_size=how.data.defaults.batch_size, epochs=1)
     for round_ in range(job.setting.average_rounds):
@@ -275,29 +281,18 @@ def fed_avg(how: Problem, job: Job, model: nn.Module) -> Iterator[None]:
                 mean[name] += value.astype(np.float64) * (len(one.train_y) / how.examples)
         model.load_state_dict({name: torch.tensor(value, dtype=torch.float32) for name, value in mean.items()})
         yield
-
-
-def _planned(how: Problem, job: Job) -> float:
-    return mechanism(how, job).epsilon_after(job.setting.rounds)
-
-
-def _targeted(_: Problem, job: Job) -> float:
-    return job.epsilon
-
-
-def _unbounded(*_: Any) -> float:
-    return float("inf")
+    return math.inf
 
 
 FED_AVG, FED_SGD, OURS, CENTRAL = "plain FedAvg", "plain FedSGD", "ours", "central DP-SGD (Opacus)"
 LOCAL_SAME, LOCAL_TUNED = "local noise", "local noise, own learning rate"
 LOCAL = (LOCAL_SAME, LOCAL_TUNED)
 PLAIN = (FED_AVG, FED_SGD)
-ROWS: Mapping[str, tuple[Train, Callable[[Problem, Job], float]]] = {
-    FED_AVG: (fed_avg, _unbounded),
-    FED_SGD: (fed_sgd, _unbounded),
-    CENTRAL: (central, _targeted),
-    OURS: (ours, _planned),
-    LOCAL_TUNED: (ours, _planned),
-    LOCAL_SAME: (ours, _planned),
+ROWS: Mapping[str, Train] = {
+    FED_AVG: fed_avg,
+    FED_SGD: fed_sgd,
+    CENTRAL: central,
+    OURS: ours,
+    LOCAL_TUNED: ours,
+    LOCAL_SAME: ours,
 }
