@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from flbc.codec import Codec, Frame, Layout, VectorPlan
 from flbc.privacy import GaussianMechanism, Privacy
-from flbc.privacy.mechanism import plan as plan_noise
+from flbc.privacy.planning import plan as plan_noise
 from flbc.schemes import IntVector, SumSpec
 
 from .problem import Network
