@@ -236,7 +236,7 @@ def central(how: Problem, job: Job, model: nn.Module) -> Generator[None, None, f
         data_loader=DataLoader(rows, batch_size=-(-len(rows) // batches)),
         target_epsilon=job.epsilon,
         target_delta=DELTA,
-        epochs=job.setting.rounds / batches,
+        epochs=(job.setting.rounds + 0.5) / batches,  # Opacus rounds the number of steps down
         max_grad_norm=job.setting.clip,
     )
     assert len(loader) == batches, "another sampling rate than in the other rows"
