@@ -11,7 +11,7 @@ import typer
 from ..crypto import keystore
 from ..crypto.keystore import PartyKeys
 from ..crypto.paillier_keys import generate
-from ..crypto.paillier_threshold import check_threshold, deal
+from ..crypto.paillier_threshold import check_threshold, deal, majority
 from ..crypto.sharefile import describe, load_share, save_share
 from ..errors import KeyFileError
 from ..roster import check_name
@@ -47,7 +47,10 @@ def new(
 )
 def deal_shares(
     holders: Annotated[list[Path], typer.Argument(help="Public part of each holder, as `flbc keys show` prints it.")],
-    threshold: Annotated[int, typer.Option(help="Shares that open a sum: 2 to the number of holders.")] = 2,
+    threshold: Annotated[
+        int | None,
+        typer.Option(help="Shares that open a sum: more than half of the holders, which is what it is if not given."),
+    ] = None,
     bits: Annotated[int, typer.Option(help="Size of the Paillier key: 2048, 3072 or 4096.")] = 3072,
     out: Annotated[Path, typer.Option(help="Folder for one file a holder.")] = Path("."),
 ) -> None:
@@ -56,6 +59,7 @@ def deal_shares(
     Whoever runs this has the whole key in memory meanwhile: use a machine that all trust, or no dealer at all
     (flbc.crypto.tno_interop).
     """
+    threshold = majority(len(holders)) if threshold is None else threshold
     check_threshold(threshold, len(holders))
     parties = [_holder(path) for path in holders]
     if len({name for name, _ in parties}) != len(parties) or len({key for _, key in parties}) != len(parties):

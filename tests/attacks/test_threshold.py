@@ -44,16 +44,24 @@ class Shared(Consortium):
     shares: dict[str, Any]
 
     @classmethod
-    def found(cls, folder: Path, key: paillier.PrivateKey, policy: Policy | None = None, **options: Any) -> Shared:
+    def found(
+        cls,
+        folder: Path,
+        key: paillier.PrivateKey,
+        policy: Policy | None = None,
+        threshold: int = 2,
+        holders: tuple[str, ...] = HOLDERS,
+        **options: Any,
+    ) -> Shared:
         policy = policy or Policy(min_key_bits=KEY_BITS)
         made = cls.make(folder, key, policy=policy, **options)
         made.me["authority"] = identity("authority", ("authority",))
-        made.shares = dict(zip(HOLDERS, deal(key, 2, 3), strict=True))
-        made.me |= {name: identity(name, ("committee",)) for name in HOLDERS}
+        made.shares = dict(zip(holders, deal(key, threshold, len(holders)), strict=True))
+        made.me |= {name: identity(name, ("committee",)) for name in holders}
         made.pins = Pins({party.name: party for party in made.roster.parties}, policy)
         fingerprint = made.shares["holder-a"].key.fingerprint
         made.config = replace(made.config, mode="threshold", scheme_keys=(fingerprint,))
-        made.keys = shared_keys({name: made.holder(name).statement() for name in HOLDERS})
+        made.keys = shared_keys({name: made.holder(name).statement() for name in holders})
         return made
 
     @property
@@ -182,6 +190,40 @@ def test_server_and_authority_get_one_ciphertext_of_their_choice_without_a_ledge
         c.joint().open(ticket, request, answers)
     with pytest.raises(AlreadyOpenedError):
         c.answers(ticket, c.request(ticket, replies))
+
+
+def test_two_groups_of_holders_cannot_be_shown_two_blocks_of_one_round(
+    shared: Any, opening_key: paillier.PrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weak form: with two of four, each group keeps to one block, and server and authority read two hospitals."""
+    with pytest.raises(ConfigError, match="two groups of holders could open two sums of one round"):
+        deal(opening_key, 2, 4)
+
+    def read(c: Shared, holders: tuple[str, ...], victims: tuple[str, ...], groups: tuple[tuple[str, ...], ...]) -> int:
+        """Show every group the payload of one hospital as the sum, and return how many of them were opened."""
+        ticket, count = c.ticket(), 0
+        replies = c.train_all(ticket)
+        mine = c.me["authority"].keys.encryption
+        for group, victim in zip(groups, victims, strict=True):
+            request = c.request(ticket, replies, replies[victim].payload)
+            parts = {}
+            for name in group:
+                _, box = unpack_partial(c.holder(name).open(ticket, request))
+                raw = boxes.unseal(mine, _info(ticket.label.hash, request.block.hash, name, "authority"), box)
+                parts[raw[0]] = paillier.ciphertexts_from_bytes(c.key.public, raw[1:], 1)
+            opened, _ = combine(c.shares[holders[0]].key, parts)
+            assert opened == c.key.decrypt(paillier.ciphertexts_from_bytes(c.key.public, replies[victim].payload, 1))
+            count += 1
+        return count
+
+    c = shared()
+    pairs = (("holder-a", "holder-b"), ("holder-b", "holder-c"))
+    with pytest.raises(AlreadyOpenedError):  # any two groups of two of three have a holder in common
+        read(c, HOLDERS, HOSPITALS[:2], pairs)
+    four = (*HOLDERS, "holder-d")
+    monkeypatch.setattr("flbc.crypto.paillier_threshold.check_threshold", lambda threshold, holders: None)
+    weak = shared(threshold=2, holders=four)
+    assert read(weak, four, HOSPITALS[:2], (four[:2], four[2:])) == 2
 
 
 def test_too_few_survivors_and_spent_budgets_get_no_answer(shared: Any) -> None:

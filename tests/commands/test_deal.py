@@ -41,7 +41,7 @@ def run(*arguments: object) -> str:
 
 
 def test_deal_accept_and_open(parties: list[Path]) -> None:
-    told = run("keys", "deal", *parties, "--threshold", 2, "--bits", 2048)
+    told = run("keys", "deal", *parties, "--bits", 2048)  # the majority, 2 of 3
     fingerprint = json.loads(told[told.index("{") :])["fingerprint"]
     shares = []
     for name in NAMES:
@@ -50,6 +50,7 @@ def test_deal_accept_and_open(parties: list[Path]) -> None:
         assert share is not None
         shares.append(share)
     key = shares[0].key
+    assert (key.threshold, key.holders) == (2, 3)
     assert {s.key.fingerprint.hex() for s in shares} == {fingerprint}
     ciphertexts = Encryptor(key.public).encrypt([5, 7])
     assert combine(key, {s.place: s.partial(ciphertexts) for s in shares[1:]})[0] == [5, 7]
