@@ -22,9 +22,9 @@ Who learns what
     takes elements of order 2 away, whose partial openings would show a share's parity). *t holders*: everything.
     *The dealer* knows the key and has to forget it; :mod:`flbc.crypto.tno_interop` does without one.
 Two openings of one round
-    Each holder keeps for itself that it answers for one ciphertext a round. With 2t <= n two groups of t without a common
-    holder could so be led to open two, whose difference may be one client: hence 2t > n, `majority` at least. A group
-    of holders that answer twice or are lied to about what was opened counts as in both: for f of them 2t > n + f.
+    Each holder keeps for itself that it answers for one ciphertext a round. With 2t <= n two groups of t without a
+    common holder could be led to open two, whose difference may be one client: hence 2t > n, `majority` at least.
+    Holders that answer twice count in both groups: against f of them it takes 2t > n + f.
 Cheating holders
     The product must be 1 modulo N, which a false partial opening misses but for one that its holder made by multiplying
     a right one by (1+N)^x: that adds a number of its choice to the plaintext. `combine` sets one false one aside if
@@ -290,12 +290,13 @@ def majority(holders: int) -> int:
 
 
 def check_threshold(threshold: int, holders: int) -> None:
-    """Raise ConfigError, naming both numbers, unless t of n holders may share a key, any two groups of t overlapping."""
+    """Raise ConfigError, naming both numbers, unless t of n may share a key and any two groups of t overlap."""
     if not 2 <= holders <= MAX_HOLDERS:
         raise ConfigError(f"a key is shared among 2 to {MAX_HOLDERS} holders, not {holders}")
     if threshold < 2:
         raise ConfigError(
-            f"threshold = {threshold} would let one holder open everything: choose at least {majority(holders)} of {holders}"
+            f"threshold = {threshold} would let one holder open everything: choose at least {majority(holders)} of "
+            f"{holders}"
         )
     if threshold > holders:
         raise ConfigError(
@@ -304,8 +305,8 @@ def check_threshold(threshold: int, holders: int) -> None:
         )
     if 2 * threshold <= holders:
         raise ConfigError(
-            f"threshold = {threshold} of {holders} holders is too low: two groups of holders could open two sums of one "
-            f"round: choose at least {majority(holders)} of {holders} (Paillier(threshold=...), run-config "
+            f"threshold = {threshold} of {holders} holders is too low: two groups of holders could open two sums of "
+            f"one round: choose at least {majority(holders)} of {holders} (Paillier(threshold=...), run-config "
             "opening-threshold, `flbc keys deal --threshold`)"
         )
 

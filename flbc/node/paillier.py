@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..crypto import paillier
 from ..crypto.paillier_threshold import ThresholdKey
 from ..errors import ProtocolError, RosterError
-from ..roster import AUTHORITY, GENERATOR, Party
+from ..roster import AUTHORITY, GENERATOR, Party, Roster
 from ..schemes import Combiner, Contribution, Protector
 from ..schemes.ndd_fe_pad import word_type
 from ..schemes.paillier import PaillierCombiner, PaillierProtector
@@ -21,8 +21,10 @@ from .kit import FixedKeys
 from .scheme_keys import check_keys, check_shared
 
 if TYPE_CHECKING:
+    from ..task import TaskConfig
     from .identity import Identity
     from .memory import NodeMemory
+    from .pins import Pins
     from .ticket import Ticket
 
 SCHEME = "paillier"
@@ -84,6 +86,22 @@ class PaillierKit(FixedKeys):
 def holders_of(ticket: Ticket) -> list[Party]:
     """Return who holds a share of the key: the committee."""
     return [party for _, party in ticket.roster.with_role(HOLDER)]
+
+
+def check_pinned(config: TaskConfig, roster: Roster, pins: Pins) -> None:
+    """Raise :class:`RosterError` unless a deployed node's own roster file names the shared key of every holder (S1).
+
+    A holder's word for a key is not enough: fewer than t dishonest holders could deal a key of their own, and name
+    themselves alone.
+    """
+    if (config.scheme, config.mode) != (SCHEME, THRESHOLD) or pins.parties is None:
+        return
+    for _, party in roster.with_role(HOLDER):
+        if not pins.parties[party.name].scheme_key:
+            raise RosterError(
+                f"This node's roster file has no scheme-key for {party.name!r}, a holder of a share: make the roster "
+                "from the public parts after `flbc keys accept`"
+            )
 
 
 def shared_key(ticket: Ticket) -> ThresholdKey:

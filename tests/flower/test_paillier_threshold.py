@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ from flwr.app import Message
 from flwr.serverapp.strategy import FedAvg
 
 from flbc import Codec, ConfigError, Ledger, Privacy, SecureMod
-from flbc.crypto import keystore, paillier
+from flbc.cards import PartialOpening
+from flbc.crypto import boxes, keystore, paillier
 from flbc.crypto.keystore import PartyKeys
 from flbc.crypto.paillier_threshold import deal
+from flbc.crypto.signing import keccak256
 from flbc.errors import TooFewNodesError
 from flbc.flower import wire
 from flbc.flower.simulated import DEVELOPMENT_PASSWORD
 from flbc.node.identity import development_identity
-from flbc.node.opening import unpack_opening
+from flbc.node.opening import pack_signed, unpack_opening
+from flbc.node.threshold import KeyHolder, _info
+from flbc.round import Signed
 from tests.flower.conftest import run, secure
 from tests.flower.test_faults import mean_of, stage_of
 from tests.support.apps import MODEL, make_app, numpy_of
@@ -125,6 +130,49 @@ def test_an_answer_that_its_holder_did_not_sign_is_left_out(grid: Any, caplog: A
 
     result = run(shared(), grid(reply=flip))
     assert "the answer of node-0 is left out: The partial opening is not the one that 'node-0' signed" in caplog.text
+    np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([0, 1, 2, 3]), atol=1e-3)
+
+
+def test_an_answer_that_is_false_or_refused_does_not_end_the_wait_for_slower_ones(grid: Any, caplog: Any) -> None:
+    """Counted before they were verified, answers of liars who are quick shut the honest ones out after a second."""
+    slow = {FIRST_NODE + 2: 0.2, FIRST_NODE + 3: 2.0}
+    g, asked = grid(), {}
+
+    def flip(message: Message) -> Message:
+        if stage_of(message) == wire.PARTIAL:
+            node = message.metadata.src_node_id
+            asked[message.metadata.reply_to_message_id] = time.monotonic() + slow.get(node, 0.0)
+            if node == FIRST_NODE:
+                answer = bytearray(wire.unseal(message.content))
+                answer[-1] ^= 1
+                message.content[wire.PAYLOAD] = wire.seal(bytes(answer))
+        return message
+
+    pull = g.pull_messages
+    g.reply = flip
+    g.pull_messages = lambda ids: pull([i for i in ids if asked.get(i, 0.0) <= time.monotonic()])
+    result = run(shared(stage_timeout=20), g)
+    assert "the answer of node-0 is left out" in caplog.text
+    assert "did not help" not in caplog.text
+    np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([0, 1, 2, 3]), atol=1e-3)
+
+
+def test_a_signed_lie_is_survived_because_the_server_waits_for_a_spare(grid: Any, monkeypatch: Any) -> None:
+    honest = KeyHolder.open
+
+    def lie(self: KeyHolder, ticket: Any, request: Any) -> bytes:
+        if self.me.name != "node-0":
+            return honest(self, ticket, request)
+        authority = ticket.only("authority")
+        part = bytes([self.share.place]) + request.hidden  # no opening at all
+        box = boxes.seal(
+            authority.encryption, _info(ticket.label.hash, request.block.hash, "node-0", authority.name), part
+        )
+        word = PartialOpening(request.block.hash, keccak256(box))
+        return pack_signed(Signed.make(word, self.me.keys.signing, ticket.label.domain), box)
+
+    monkeypatch.setattr(KeyHolder, "open", lie)
+    result = run(shared(), grid())
     np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([0, 1, 2, 3]), atol=1e-3)
 
 
