@@ -13,9 +13,8 @@ from ..crypto.paillier_threshold import ThresholdKey
 from ..errors import ProtocolError, RosterError
 from ..roster import AUTHORITY, GENERATOR, Party, Roster
 from ..schemes import Combiner, Contribution, Protector
-from ..schemes.ndd_fe_pad import word_type
 from ..schemes.paillier import PaillierCombiner, PaillierProtector
-from ..schemes.paillier_split import SplitCombiner, SplitProtector
+from ..schemes.paillier_split import SplitCombiner, SplitProtector, split_slot_bits
 from ..schemes.paillier_threshold import ThresholdCombiner
 from .kit import FixedKeys
 from .scheme_keys import check_keys, check_shared
@@ -46,7 +45,7 @@ class PaillierKit(FixedKeys):
         if ticket.spec.max_multiplier != 1 or config.codec["max_multiplier"] is not None:
             raise ProtocolError("Scheme 'paillier' has no declared weights; weights are inside the sum")
         if config.mode == SPLIT:
-            word_type(ticket.spec)  # raises where no word is large enough
+            split_slot_bits(ticket.spec)  # raises where slots would be too wide
             if ticket.only(GENERATOR).roles != (GENERATOR,):
                 raise RosterError("The generator serves in no other role: with the authority's key it opens everything")
         if config.mode == THRESHOLD:
