@@ -19,6 +19,17 @@ class SchemeKey(Struct):
 
 
 @dataclass(frozen=True)
+class KeyShare(Struct):
+    """A party's word that it has the share of this place, from 1 on, of a shared key (S1)."""
+
+    scheme: str
+    fingerprint: bytes
+    place: int
+
+    MEMBERS: ClassVar[Members] = (("string", "scheme"), ("bytes32", "fingerprint"), ("uint64", "place"))
+
+
+@dataclass(frozen=True)
 class Hello(Struct):
     """A node's answer to "who are you": the server's nonce, and the hashes of what it says of itself."""
 

@@ -11,7 +11,7 @@ import typer
 from ..crypto import keystore
 from ..crypto.keystore import PartyKeys
 from ..crypto.paillier_keys import generate
-from ..crypto.paillier_threshold import check_threshold, deal
+from ..crypto.paillier_threshold import check_threshold, deal, majority
 from ..crypto.sharefile import describe, load_share, save_share
 from ..errors import KeyFileError
 from ..roster import check_name
@@ -47,7 +47,10 @@ def new(
 )
 def deal_shares(
     holders: Annotated[list[Path], typer.Argument(help="Public part of each holder, as `flbc keys show` prints it.")],
-    threshold: Annotated[int, typer.Option(help="Shares that open a sum: 2 to the number of holders.")] = 2,
+    threshold: Annotated[
+        int | None,
+        typer.Option(help="Shares that open a sum: more than half of the holders, which is what it is if not given."),
+    ] = None,
     bits: Annotated[int, typer.Option(help="Size of the Paillier key: 2048, 3072 or 4096.")] = 3072,
     out: Annotated[Path, typer.Option(help="Folder for one file a holder.")] = Path("."),
 ) -> None:
@@ -56,6 +59,7 @@ def deal_shares(
     Whoever runs this has the whole key in memory meanwhile: use a machine that all trust, or no dealer at all
     (flbc.crypto.tno_interop).
     """
+    threshold = majority(len(holders)) if threshold is None else threshold
     check_threshold(threshold, len(holders))
     parties = [_holder(path) for path in holders]
     if len({name for name, _ in parties}) != len(parties) or len({key for _, key in parties}) != len(parties):
@@ -67,22 +71,46 @@ def deal_shares(
         shares = deal(generate(bits), threshold, len(parties))
         for share, file, (name, encryption) in zip(shares, files, parties, strict=True):
             save_share(file, share, name, encryption)
-    say("wrote " + ", ".join(map(str, files)) + "; send each to its holder, who runs `flbc keys accept`")
+    say(
+        "wrote " + ", ".join(map(str, files)) + "; send each to its holder, and say the fingerprint "
+        "below by telephone or in person for `flbc keys accept --fingerprint`"
+    )
     typer.echo(json.dumps(describe(shares[0].key), indent=2))
 
 
-@app.command("accept", epilog="Example: flbc keys accept old.key cleveland.share --out cleveland.key")
+@app.command(
+    "accept", epilog="Example: flbc keys accept old.key cleveland.share --fingerprint 5e0c…91 --out cleveland.key"
+)
 def accept(
     path: Annotated[Path, typer.Argument(help="Your key file.")],
     share: Annotated[Path, typer.Argument(help="Your share, from the dealer.")],
+    fingerprint: Annotated[
+        str,
+        typer.Option(
+            metavar="HEX",
+            help="The key's, all 64 digits, as the dealer says it by telephone or in person: it is what "
+            "`flbc keys deal` printed.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Where to write the key file that holds both.")],
 ) -> None:
-    """Put a share into a copy of a key file, under the same password. Compare its fingerprint with other holders."""
+    """Put a share into a copy of a key file, under the same password.
+
+    A share file says nothing about who made it: only the fingerprint, from the dealer, tells that the key is the one
+    that was dealt.
+    """
     if out.exists():
         raise KeyFileError(f"{out} exists; a key file is never overwritten. Choose another --out")
     password = old_password(path)
     keys = keystore.load(path, password)
-    keystore.save(out, keys.with_share(load_share(share, keys)), password)
+    mine = load_share(share, keys)
+    if mine.key.fingerprint.hex() != "".join(fingerprint.split()).lower():
+        raise KeyFileError(
+            f"{share} holds a share of a key with the fingerprint {mine.key.fingerprint.hex()}, not the one given with "
+            "--fingerprint: ask the dealer, by telephone or in person, for what `flbc keys deal` printed. If they "
+            "differ, somebody else made this share"
+        )
+    keystore.save(out, keys.with_share(mine), password)
     say(f"wrote {out} (mode 0600); {path} and {share} are not needed any more")
     _print(out)
 

@@ -9,7 +9,7 @@ import typer
 
 from ..crypto.signing import checksum_address
 from ..errors import RosterError
-from ..node.rosterfile import Entry, write_roster
+from ..node.rosterfile import Entry, default_schemes, write_roster
 from .console import say
 
 app = typer.Typer()
@@ -25,7 +25,13 @@ def roster(
         typer.Argument(help="FILE:ROLE[,ROLE][:EXAMPLES] for each party; FILE as `flbc keys show` prints it."),
     ],
     out: Annotated[Path, typer.Option(help="Where to write.")] = Path("roster.toml"),
-    scheme: Annotated[list[str] | None, typer.Option(help="Accepted scheme; may be repeated.")] = None,
+    scheme: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Accepted scheme; may be repeated. Else paillier-threshold if a party has a share of a key, "
+            "paillier-split if there are a generator and a Paillier key, or paillier."
+        ),
+    ] = None,
     min_key_bits: Annotated[int, typer.Option(help="Smallest scheme key in bits.")] = 3072,
     min_survivors: Annotated[int, typer.Option(help="Fewest clients in a sum.")] = 3,
     min_threshold: Annotated[
@@ -57,8 +63,9 @@ def roster(
 ) -> None:
     """Assemble a node's pins: whom it trusts, and what it agrees to. Every party checks the file it uses."""
     entries = [Entry.parse(text) for text in parties]
+    schemes = scheme or default_schemes(entries)
     policy: dict[str, object] = {
-        "schemes": scheme or ["paillier"],
+        "schemes": schemes,
         "min-key-bits": min_key_bits,
         "min-survivors": min_survivors,
         "min-noise-multiplier": min_noise_multiplier,
@@ -90,5 +97,6 @@ def roster(
         typer.echo(f"  encryption key    {party.encryption.hex()}")
         if party.scheme_key:
             typer.echo(f"  scheme key        {party.scheme_key.hex()}")
+    typer.echo(f"accepted schemes: {', '.join(schemes)}")
     if deployment is not None:
         typer.echo(f"tasks on chain {policy['chain-id']}, hub {policy['hub']} only")

@@ -6,7 +6,8 @@ takes them from a :class:`BlindingWorker` has the only copy: each is used once, 
 
 The worker is ``python -m flbc.crypto.blinding`` without a shell and with an environment of its own. It gets the public
 key and nothing else: it holds no secret but the blindings. It ends when it is done, when the pipe from its parent
-closes (also because the parent was killed), or when it is told to. If it is slow, dies or is killed, fewer blindings
+closes (also because the parent was killed, and whether or not the parent had forked: a fork closes its copy), or when
+it is told to. If it is slow, dies or is killed, fewer blindings
 are there; the rest is computed where they are needed.
 """
 
@@ -19,6 +20,7 @@ import threading
 import time
 from contextlib import suppress
 from typing import IO
+from weakref import WeakSet
 
 from gmpy2 import mpz, powmod
 
@@ -29,6 +31,9 @@ from flbc.errors import CiphertextError
 
 #: Expected seconds of work from which a process of its own pays; its start takes about one.
 WORTH_SECONDS = 1.0
+
+#: Most blindings that one worker makes.
+MAX_BLINDINGS = 1 << 24
 
 _BATCH = 32
 #: What a worker needs of the environment; passwords of key files are not among it.
@@ -67,13 +72,13 @@ class BlindingWorker(Secret):
     Raises
     ------
     OSError
-        If no process can be started.
+        If no process, or no thread that listens to it, can be started.
     """
 
-    __slots__ = ("_count", "_data", "_lock", "_process", "_public", "_reader")
+    __slots__ = ("__weakref__", "_count", "_data", "_lock", "_process", "_public", "_reader")
 
     def __init__(self, public: PublicKey, count: int) -> None:
-        self._public, self._count = public, check_int("count", count, 1, 1 << 24)
+        self._public, self._count = public, check_int("count", count, 1, MAX_BLINDINGS)
         self._data, self._lock = bytearray(), threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-s", "-m", __name__],
@@ -89,7 +94,13 @@ class BlindingWorker(Secret):
             stdin.write(count.to_bytes(4, "big") + len(key).to_bytes(4, "big") + key)
             stdin.flush()  # and stays open: that it closes is how the worker learns that its parent is gone
         self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        try:
+            self._reader.start()
+        except RuntimeError as error:
+            self._end()
+            self._close_output()
+            raise OSError(f"no thread to read blindings: {error}") from None
+        _live.add(self)
 
     @property
     def pid(self) -> int:
@@ -126,14 +137,29 @@ class BlindingWorker(Secret):
 
     def close(self) -> None:
         """End the worker and reap it; it may be closed twice."""
+        _live.discard(self)
+        self._end()
+        self._reader.join()
+        self._close_output()
+
+    def _close_output(self) -> None:
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def _end(self) -> None:
         with suppress(OSError):
             self._stdin().close()
         with suppress(OSError):
             self._process.kill()
         self._process.wait()
-        self._reader.join()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+
+    def _leave_to_parent(self) -> None:
+        """In a process that its owner forked: let go of the pipe, whose end the worker waits for, and of its work."""
+        self._lock, self._data = threading.Lock(), bytearray()  # another thread may have held the lock
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError, ValueError):
+                if pipe is not None:
+                    pipe.close()
 
     def _stdin(self) -> IO[bytes]:
         if self._process.stdin is None:
@@ -150,6 +176,19 @@ class BlindingWorker(Secret):
     def __del__(self) -> None:
         with suppress(Exception):
             self.close()
+
+
+_live: WeakSet[BlindingWorker] = WeakSet()
+
+
+def _after_fork() -> None:
+    for worker in list(_live):
+        worker._leave_to_parent()
+    _live.clear()
+
+
+if hasattr(os, "register_at_fork"):  # a fork that lives on would keep the pipe open after the owner's end
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _work() -> None:

@@ -21,6 +21,10 @@ Who learns what
     plaintext and t-1 shares compute every other partial opening, so these add nothing to the plaintext; it also
     takes elements of order 2 away, whose partial openings would show a share's parity). *t holders*: everything.
     *The dealer* knows the key and has to forget it; :mod:`flbc.crypto.tno_interop` does without one.
+Two openings of one round
+    Each holder keeps for itself that it answers for one ciphertext a round. With 2t <= n two groups of t without a
+    common holder could be led to open two, whose difference may be one client: hence 2t > n, `majority` at least.
+    Holders that answer twice count in both groups: against f of them it takes 2t > n + f.
 Cheating holders
     The product must be 1 modulo N, which a false partial opening misses but for one that its holder made by multiplying
     a right one by (1+N)^x: that adds a number of its choice to the plaintext. `combine` sets one false one aside if
@@ -66,7 +70,7 @@ class ThresholdKey:
     public : PublicKey
         What everybody encrypts under.
     threshold, holders : int
-        t and n, 2 <= t <= n <= `MAX_HOLDERS`.
+        t and n, n / 2 < t <= n <= `MAX_HOLDERS`, and t >= 2.
     theta : int
         What a combined opening multiplies plaintexts by, a unit modulo the modulus.
 
@@ -209,7 +213,7 @@ def deal(private: PrivateKey, threshold: int, holders: int) -> list[ShareKey]:
     ----------
     private : PrivateKey
     threshold, holders : int
-        t and n, 2 <= t <= n <= `MAX_HOLDERS`.
+        t and n, n / 2 < t <= n <= `MAX_HOLDERS`, and t >= 2.
 
     Returns
     -------
@@ -280,16 +284,30 @@ def combine(key: ThresholdKey, partials: Mapping[int, Sequence[int]]) -> tuple[l
     raise VerificationError("the partial openings do not make plaintexts: a holder answered falsely")
 
 
+def majority(holders: int) -> int:
+    """Return the smallest threshold with which any two groups that can open have a holder in common."""
+    return holders // 2 + 1
+
+
 def check_threshold(threshold: int, holders: int) -> None:
-    """Raise ConfigError, naming both numbers, unless t of n holders may share a key."""
+    """Raise ConfigError, naming both numbers, unless t of n may share a key and any two groups of t overlap."""
     if not 2 <= holders <= MAX_HOLDERS:
         raise ConfigError(f"a key is shared among 2 to {MAX_HOLDERS} holders, not {holders}")
     if threshold < 2:
-        raise ConfigError(f"threshold = {threshold} would let one holder open everything: choose 2 to {holders}")
+        raise ConfigError(
+            f"threshold = {threshold} would let one holder open everything: choose at least {majority(holders)} of "
+            f"{holders}"
+        )
     if threshold > holders:
         raise ConfigError(
             f"threshold = {threshold} is more than the {holders} holders, so that nothing could ever be opened: lower "
             "it (Paillier(threshold=...), run-config opening-threshold, `flbc keys deal --threshold`) or add holders"
+        )
+    if 2 * threshold <= holders:
+        raise ConfigError(
+            f"threshold = {threshold} of {holders} holders is too low: two groups of holders could open two sums of "
+            f"one round: choose at least {majority(holders)} of {holders} (Paillier(threshold=...), run-config "
+            "opening-threshold, `flbc keys deal --threshold`)"
         )
 
 

@@ -4,8 +4,8 @@ The file is JSON of version 1, with what everybody may know in clear::
 
     {"format": "flbc-share", "version": 1, "holder": name, "key": {…}, "box": hex}
 
-A box says nothing about who made it (:mod:`flbc.crypto.boxes`): holders compare the key's fingerprint with each other
-and with the dealer before they use it, as they compare rosters.
+A box says nothing about who made it (:mod:`flbc.crypto.boxes`): holders compare the key's fingerprint with the one that
+the dealer says by another channel. Comparing with each other is not enough, if all files went through the same hands.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from ..roster import MAX_PARTIES, TRAIN_ROLE, Party
 from ..round import Signed
 from . import wire
 from .grid import exchange
+from .node import SIMULATED_COMMITTEE
 
 #: A node that did not answer is asked again this often before it is left out.
 _TRIES = 3
@@ -44,8 +45,8 @@ class Directory:
     ----------
     parts : mapping
         Content of the hello request: scheme, key size.
-    helpers : tuple of str
-        Roles that the scheme needs one node each for.
+    helpers : callable
+        Returns the roles that the scheme needs one node each for, which nodes' scheme keys may still change.
     min_training : int
         Training nodes needed to start.
     timeout : float
@@ -61,7 +62,7 @@ class Directory:
     def __init__(
         self,
         parts: Mapping[str, bytes | str | int],
-        helpers: tuple[str, ...],
+        helpers: Callable[[], tuple[str, ...]],
         min_training: int,
         timeout: float,
         pins: Pins | None,
@@ -100,7 +101,7 @@ class Directory:
 
     def lacks(self, grid: Grid, role: str) -> bool:
         """Whether fewer nodes serve ``role`` than the scheme needs."""
-        return len(self.online(grid, role)) < self._helpers.count(role)
+        return len(self.online(grid, role)) < self._helpers().count(role)
 
     def wait(self, grid: Grid, seconds: float) -> None:
         """Wait until the nodes that the scheme needs are online.
@@ -113,7 +114,7 @@ class Directory:
         end, told = time.monotonic() + seconds, False
         while True:
             training = self.online(grid, TRAIN_ROLE)
-            missing = [role for role in dict.fromkeys(self._helpers) if self.lacks(grid, role)]
+            missing = [role for role in dict.fromkeys(self._helpers()) if self.lacks(grid, role)]
             partitions = max((card.partitions for card in self._cards.values()), default=0)
             complete = len(self._cards) + len(self._given_up()) >= partitions
             if len(self.online(grid, COMMITTEE)) < self._committee:
@@ -131,7 +132,10 @@ class Directory:
         return [node for node, tries in self._tries.items() if tries >= _TRIES and node not in self._cards]
 
     def _cure(self, training: int, missing: list[str], partitions: int) -> str:
-        need = f"{self._min_training} training nodes and one node for each of: {', '.join(self._helpers) or 'no role'}"
+        helpers = self._helpers()
+        counts = {role: helpers.count(role) for role in helpers}
+        roles = ", ".join(role if count == 1 else f"{count} x {role}" for role, count in counts.items())
+        need = f"{self._min_training} training nodes and one node for each of: {roles or 'no role'}"
         if self._committee:
             need += f", and {self._committee} in the committee"
         have = f"{training} training nodes" + (f", none for: {', '.join(missing)}" if missing else "")
@@ -139,10 +143,16 @@ class Directory:
         if self._reasons:
             text += f"Nodes that did not answer said: {'; '.join(sorted(set(self._reasons.values())))[:600]}. "
         # Simulated committees are training nodes.
-        total = max(self._min_training, self._helpers.count(COMMITTEE)) + sum(r != COMMITTEE for r in self._helpers)
+        committee = helpers.count(COMMITTEE)
+        total = max(self._min_training, committee) + sum(role != COMMITTEE for role in helpers)
         simulated = f'--federation-config "num-supernodes={total} client-resources-num-cpus=1"'
-        roles = dict.fromkeys([TRAIN_ROLE] * (training < self._min_training) + missing)
-        flags = " and ".join(f"--node-config 'flbc-role=\"{role}\" …'" for role in roles)
+        if committee > SIMULATED_COMMITTEE:
+            too_many = f"a simulation has at most {SIMULATED_COMMITTEE} in the committee: lower the threshold"
+            return text + (
+                f"But {too_many}." if partitions else f"In simulation this is impossible, because {too_many}."
+            )
+        wanted = dict.fromkeys([TRAIN_ROLE] * (training < self._min_training) + missing)
+        flags = " and ".join(f"--node-config 'flbc-role=\"{role}\" …'" for role in wanted)
         deployed = f"start SuperNodes with {flags or 'the roles that are missing'}, each role on a node of its own"
         if partitions:
             return text + f"Add {simulated} to `flwr run`."

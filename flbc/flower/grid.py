@@ -22,6 +22,7 @@ def exchange(
     messages: Iterable[Message],
     timeout: float,
     enough: Callable[[dict[int, Message]], bool] = lambda replies: False,
+    nearly: Callable[[dict[int, Message]], bool] = lambda replies: False,
 ) -> dict[int, Message]:
     """Send messages and collect their replies.
 
@@ -33,7 +34,9 @@ def exchange(
     timeout : float
         Seconds; replies that come later are dropped.
     enough : callable
-        Given the replies so far, whether the rest is needed; if not, they get one more second.
+        Given the replies so far, whether the rest is superfluous; if so, they get one more second.
+    nearly : callable
+        Whether it is useful and no more, as a spare is; if so, the rest gets as long again as these have taken.
 
     Returns
     -------
@@ -47,14 +50,18 @@ def exchange(
     asked = dict(zip(grid.push_messages(messages), (m.metadata.dst_node_id for m in messages), strict=True))
     pending = {identifier for identifier in asked if identifier}
     replies: dict[int, Message] = {}
-    end, (pause, longest) = time.monotonic() + timeout, POLL_SECONDS
+    begin, (pause, longest) = time.monotonic(), POLL_SECONDS
+    end = begin + timeout
     while pending:
         got = [m for m in grid.pull_messages(pending) if m.metadata.reply_to_message_id in pending]
         for message in got:
             pending.discard(message.metadata.reply_to_message_id)
             replies[asked[message.metadata.reply_to_message_id]] = message
+        now = time.monotonic()
         if got and enough(replies):
-            end = min(end, time.monotonic() + GRACE_SECONDS)
+            end = min(end, now + GRACE_SECONDS)
+        elif got and nearly(replies):
+            end = min(end, now + max(GRACE_SECONDS, now - begin))
         if not pending or time.monotonic() >= end:
             break
         if not got:

@@ -92,27 +92,40 @@ class Helpers:
             for node, name in nodes.items()
         ]
         needed = shared_key(self.ticket).threshold if len(bodies) > 1 else 1
+        read: dict[int, bytes | None] = {}
 
-        def enough(replies: dict[int, Message]) -> bool:
-            return sum(not reply.has_error() for reply in replies.values()) >= needed
+        def verified(replies: dict[int, Message]) -> int:
+            """Read what is new, and return how many answers are good: a false one must not end the wait for others."""
+            for node in replies.keys() - read.keys():
+                read[node] = self._read_one_of(len(bodies), replies[node], helpers[nodes[node]])
+            return sum(answer is not None for answer in read.values())
 
-        answers: dict[str, bytes] = {}
-        for node, reply in exchange(session.grid, messages, self.timeout, enough).items():
-            helper = helpers[nodes[node]]
-            try:
-                answer = self._read(reply, helper)
-            except FlbcError as error:
-                if len(bodies) == 1:
-                    raise
-                log(WARNING, "flbc: the answer of %s is left out: %s", helper.name, error)
-                continue
-            if answer is not None:
-                answers[helper.name] = answer
+        verified(
+            exchange(
+                session.grid,
+                messages,
+                self.timeout,
+                # One to spare: an answer that its holder signed may still be false, which the authority alone can see.
+                enough=lambda replies: verified(replies) > needed,
+                nearly=lambda replies: verified(replies) == needed,
+            )
+        )
+        answers = {nodes[node]: answer for node, answer in read.items() if answer is not None}
         if len(helpers) == 1:
             (helper,) = helpers.values()
             while not nodes and time.monotonic() - begin < self.timeout and not self._online(helper):
                 time.sleep(min(1.0, self.timeout / 10))
         return answers
+
+    def _read_one_of(self, asked: int, reply: Message, helper: Party) -> bytes | None:
+        """Verify an answer; None if it does not count, because others were asked too and may be enough."""
+        try:
+            return self._read(reply, helper)
+        except FlbcError as error:
+            if asked == 1:
+                raise
+            log(WARNING, "flbc: the answer of %s is left out: %s", helper.name, error)
+            return None
 
     def _stage(self, helper: Party) -> str:
         if helper.has(GENERATOR):

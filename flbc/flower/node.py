@@ -160,7 +160,8 @@ class Node:
         Parameters
         ----------
         key_bits, threshold : int or None
-            What the strategy asks for; in simulation the key is made and shared on first use. None: it must exist.
+            What the strategy asks for; in simulation the key is made and shared on first use. None: it must exist. A
+            threshold of 0: that of the deployed key, in simulation the majority of the holders.
 
         Raises
         ------

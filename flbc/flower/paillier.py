@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from ..codec import Codec
 from ..crypto.paillier import SECURE_KEY_BITS
+from ..crypto.paillier_threshold import MAX_HOLDERS
 from ..errors import ConfigError
 from ..ledger.settings import Ledger
 from ..node.paillier import ALONE, HOLDER, MODES, SPLIT, THRESHOLD
@@ -44,9 +45,10 @@ class Paillier(SecureStrategy):
         is the generator's, and nodes accept no less if their roster's policy says ``schemes = ["paillier-split"]``.
         ``"threshold"``: nobody holds the key; ``threshold`` of the committee's nodes, which have a share of it each,
         open together, and the authority joins their answers and adds the noise (``"paillier-threshold"``).
-    threshold : int (default: 2)
-        With ``opening="threshold"``: shares that open a sum, from 2 to the number of holders. A deployed key was dealt
-        for one number (``flbc keys deal``); in simulation the first seven training nodes are the holders.
+    threshold : int or None (default: None)
+        With ``opening="threshold"``: shares that open a sum, more than half of the holders (of whom there are at most
+        20), because each holder alone keeps to one sum a round. None: what the deployed key was dealt for (``flbc keys
+        deal``), in simulation the majority; there the first seven training nodes are the holders.
     privacy : Privacy or None (default: None)
         Differential privacy with noise added by the authority (split: the generator); None: the exact mean is opened.
     codec : Codec (default: Codec())
@@ -98,7 +100,7 @@ class Paillier(SecureStrategy):
         strategy: Strategy,
         *,
         opening: str = ALONE,
-        threshold: int = 2,
+        threshold: int | None = None,
         privacy: Privacy | None = None,
         codec: Codec = Codec(),  # noqa: B008 - frozen
         key_bits: int = 3072,
@@ -114,17 +116,18 @@ class Paillier(SecureStrategy):
             raise ConfigError(f"key_bits must be one of {', '.join(map(str, SECURE_KEY_BITS))}, not {key_bits}")
         if opening not in MODES:
             raise ConfigError(f"Paillier(opening={opening!r}) is unknown; choose one of {', '.join(MODES)}")
-        if type(threshold) is not int or threshold < 2:
+        if threshold is not None and (type(threshold) is not int or not 2 <= threshold <= MAX_HOLDERS):
             raise ConfigError(
-                f"Paillier(threshold={threshold!r}) (run-config opening-threshold) must be at least 2: with one share "
-                "enough, every holder could open everything"
+                f"Paillier(threshold={threshold!r}) (run-config opening-threshold) must be at least 2 and at most "
+                f"{MAX_HOLDERS}: with one share enough, every holder could open everything, and a key has at most "
+                f"{MAX_HOLDERS} holders"
             )
-        if opening != THRESHOLD and threshold != 2:
+        if opening != THRESHOLD and threshold is not None:
             raise ConfigError(f"Paillier(threshold={threshold}) belongs to opening='threshold'; leave it out")
         self.mode, self.helpers, self.threshold = opening, helpers_of(self.scheme, opening), threshold
         if opening == THRESHOLD:
-            self.helpers += (HOLDER,) * threshold
-            self.key_maker, self._asked = self._shared, {"threshold": threshold}
+            self.helpers += (HOLDER,) * (threshold or 2)  # without a number the first holder's key says how many
+            self.key_maker, self._asked = self._shared, {"threshold": threshold or 0}
         super().__init__(
             strategy,
             privacy=privacy,
@@ -149,7 +152,7 @@ class Paillier(SecureStrategy):
         who = {
             ALONE: "authority alone",
             SPLIT: "authority and generator together",
-            THRESHOLD: f"{self.threshold} of the committee together, joined by the authority",
+            THRESHOLD: f"{self.threshold or 'more than half'} of the committee together, joined by the authority",
         }[self.mode]
         log(INFO, "\t│\t├── Scheme key: %d bits; opened by: %s", self.key_bits, who)
 
@@ -157,6 +160,9 @@ class Paillier(SecureStrategy):
         if self.mode == THRESHOLD and party.has(HOLDER):
             key, signed = read_holder(keys)
             check_holder(key, signed, party, simulation)
+            if self.threshold is None:
+                others = tuple(role for role in self.helpers if role != HOLDER)
+                self.helpers = others + (HOLDER,) * max(key.threshold, self.helpers.count(HOLDER))
 
     def _shared(
         self, session: Session, roster: Roster, server_round: int, skipped: int, attempt: int, nodes: Iterable[int]

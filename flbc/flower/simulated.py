@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..crypto import keystore, paillier
 from ..crypto.keystore import PartyKeys
-from ..crypto.paillier_threshold import ShareKey, check_threshold, deal
+from ..crypto.paillier_threshold import ShareKey, check_threshold, deal, majority
 from ..errors import KeyFileError
 from ..node.identity import development_identity, development_name
 
@@ -31,12 +31,12 @@ def development_share(folder: Path, name: str, holders: int, key_bits: int | Non
     holders : int
         How many simulated nodes are in the committee, from the first partition on.
     key_bits, threshold : int or None
-        None: the key must have been dealt.
+        None: the key must have been dealt. A threshold of 0 is the majority of the holders.
 
     Raises
     ------
     ConfigError
-        If the threshold is not from 2 to the number of holders; names both.
+        If the threshold is not more than half of the holders, and at most all; names both.
     KeyFileError
         If it was not dealt, or this node is no holder.
     """
@@ -44,6 +44,7 @@ def development_share(folder: Path, name: str, holders: int, key_bits: int | Non
     if not path.exists():
         if key_bits is None or threshold is None:
             raise KeyFileError("The simulated share holders have lost their key; start a new run")
+        threshold = threshold or majority(holders)
         check_threshold(threshold, holders)
         _deal(folder, holders, key_bits, threshold)
     return _load(path)

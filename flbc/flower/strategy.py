@@ -224,7 +224,7 @@ class SecureStrategy(Strategy):
         needed = max(self.min_survivors, *minima)
         committee = 0 if self.ledger is None else self.ledger.committee
         directory = Directory(
-            parts, self.helpers, needed, self.stage_timeout, self._pins, committee, self._check_card
+            parts, lambda: self.helpers, needed, self.stage_timeout, self._pins, committee, self._check_card
         )  # fmt: skip
         self._node_seconds = self.node_wait or (20.0 if type(grid).__name__ == "InMemoryGrid" else 120.0)
         directory.wait(grid, self._node_seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Self
 
-from ..crypto.blinding import WORTH_SECONDS, BlindingWorker, core_is_free, expected_seconds
+from ..crypto.blinding import MAX_BLINDINGS, WORTH_SECONDS, BlindingWorker, core_is_free, expected_seconds
 from ..errors import CiphertextError
 from ..schemes import Protector
 from ..schemes.paillier import PaillierProtector
@@ -46,8 +46,8 @@ class Ahead:
         if expected_seconds(public, protector.ciphertexts) <= WORTH_SECONDS:
             return
         try:
-            self._worker = BlindingWorker(public, protector.ciphertexts)
-        except OSError as error:
+            self._worker = BlindingWorker(public, min(protector.ciphertexts, MAX_BLINDINGS))
+        except (OSError, RuntimeError) as error:  # it saves time, and nothing depends on it
             _log.warning("flbc: no process for blindings: %s", error)
 
     def hand_to(self, protector: Protector) -> None:

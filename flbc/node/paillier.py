@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 from ..crypto import paillier
 from ..crypto.paillier_threshold import ThresholdKey
 from ..errors import ProtocolError, RosterError
-from ..roster import AUTHORITY, GENERATOR, Party
+from ..roster import AUTHORITY, GENERATOR, Party, Roster
 from ..schemes import Combiner, Contribution, Protector
-from ..schemes.ndd_fe_pad import word_type
 from ..schemes.paillier import PaillierCombiner, PaillierProtector
-from ..schemes.paillier_split import SplitCombiner, SplitProtector
+from ..schemes.paillier_split import SplitCombiner, SplitProtector, split_slot_bits
 from ..schemes.paillier_threshold import ThresholdCombiner
 from .kit import FixedKeys
 from .scheme_keys import check_keys, check_shared
 
 if TYPE_CHECKING:
+    from ..task import TaskConfig
     from .identity import Identity
     from .memory import NodeMemory
+    from .pins import Pins
     from .ticket import Ticket
 
 SCHEME = "paillier"
@@ -44,7 +45,7 @@ class PaillierKit(FixedKeys):
         if ticket.spec.max_multiplier != 1 or config.codec["max_multiplier"] is not None:
             raise ProtocolError("Scheme 'paillier' has no declared weights; weights are inside the sum")
         if config.mode == SPLIT:
-            word_type(ticket.spec)  # raises where no word is large enough
+            split_slot_bits(ticket.spec)  # raises where slots would be too wide
             if ticket.only(GENERATOR).roles != (GENERATOR,):
                 raise RosterError("The generator serves in no other role: with the authority's key it opens everything")
         if config.mode == THRESHOLD:
@@ -84,6 +85,22 @@ class PaillierKit(FixedKeys):
 def holders_of(ticket: Ticket) -> list[Party]:
     """Return who holds a share of the key: the committee."""
     return [party for _, party in ticket.roster.with_role(HOLDER)]
+
+
+def check_pinned(config: TaskConfig, roster: Roster, pins: Pins) -> None:
+    """Raise :class:`RosterError` unless a deployed node's own roster file names the shared key of every holder (S1).
+
+    A holder's word for a key is not enough: fewer than t dishonest holders could deal a key of their own, and name
+    themselves alone.
+    """
+    if (config.scheme, config.mode) != (SCHEME, THRESHOLD) or pins.parties is None:
+        return
+    for _, party in roster.with_role(HOLDER):
+        if not pins.parties[party.name].scheme_key:
+            raise RosterError(
+                f"This node's roster file has no scheme-key for {party.name!r}, a holder of a share: make the roster "
+                "from the public parts after `flbc keys accept`"
+            )
 
 
 def shared_key(ticket: Ticket) -> ThresholdKey:

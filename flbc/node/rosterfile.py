@@ -12,7 +12,7 @@ import tomli_w
 
 from ..crypto.signing import checksum_address, parse_address
 from ..errors import RosterError
-from ..roster import Party
+from ..roster import GENERATOR, Party
 from .identity import parse_roles
 from .pins import Pins
 
@@ -64,6 +64,19 @@ class Entry:
         if self.examples:
             table["examples"] = self.examples
         return table
+
+
+def default_schemes(entries: Sequence[Entry]) -> list[str]:
+    """Return the strictest opening that these parties are made for: what a node accepts if nobody says.
+
+    Shares of a key, or a generator beside a Paillier key, were made so that the authority opens nothing alone. A policy
+    that accepts ``paillier`` would let server and authority go back to that.
+    """
+    if any(entry.public.get("share") for entry in entries):
+        return ["paillier-threshold"]
+    if any(GENERATOR in entry.roles for entry in entries) and any(entry.public.get("paillier") for entry in entries):
+        return ["paillier-split"]
+    return ["paillier"]
 
 
 def write_roster(path: Path, entries: Sequence[Entry], policy: Mapping[str, object]) -> dict[str, Party]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..cards import SchemeKey
+from ..cards import KeyShare, SchemeKey
 from ..crypto import paillier
 from ..crypto.eip712 import Domain
 from ..crypto.paillier_threshold import ThresholdKey
@@ -63,16 +63,20 @@ def read_holder(statement: bytes) -> tuple[ThresholdKey, Signed]:
     if set(value) != {"key", "signed"}:
         raise ProtocolError("A holder's scheme key must be the shared key and a signature")
     key = ThresholdKey.from_bytes(unhex(value["key"], None, "shared key"))
-    return key, Signed.from_dict(SchemeKey, value["signed"])
+    return key, Signed.from_dict(KeyShare, value["signed"])
 
 
-def check_holder(key: ThresholdKey, signed: Signed, holder: Party, simulation: bool) -> None:
-    """Raise unless a party that the roster names for this shared key says that it has a share of it (S1)."""
+def check_holder(key: ThresholdKey, signed: Signed, holder: Party, simulation: bool) -> int:
+    """Return a holder's place; raise unless the roster names it for this key and it says that it has a share (S1)."""
     if holder.scheme_key != key.fingerprint:
         raise RosterError(f"The roster names {holder.name!r} for another shared key, or for none")
-    if signed.value != SchemeKey("paillier", key.fingerprint):
+    place = signed.value.place if isinstance(signed.value, KeyShare) else 0
+    if signed.value != KeyShare("paillier", key.fingerprint, place):
         raise SignatureError(f"The signature of {holder.name!r} covers another scheme key")
+    if not 1 <= place <= key.holders:
+        raise RosterError(f"{holder.name!r} says that its share has place {place}, and there are {key.holders}")
     signed.verify(holder.address, key_domain(simulation))
+    return place
 
 
 def shared_keys(statements: Mapping[str, bytes]) -> bytes:
@@ -95,7 +99,8 @@ def check_shared(keys: bytes, config: TaskConfig, holders: Sequence[Party], simu
     SignatureError
         If a pinned holder did not sign this key.
     RosterError
-        If it is not the key that the roster or the configuration name, or the holders are too few or too many.
+        If it is not the key that the roster or the configuration name, the holders are too few or too many, or two say
+        that they have the same share.
     CiphertextError
         If it is not a usable key.
     """
@@ -105,8 +110,16 @@ def check_shared(keys: bytes, config: TaskConfig, holders: Sequence[Party], simu
     key = ThresholdKey.from_bytes(unhex(value["key"], None, "shared key"))
     if set(value["signed"]) != {holder.name for holder in holders}:
         raise ProtocolError("The scheme keys must hold the signature of every holder in the roster, and no other")
+    owners: dict[int, str] = {}
     for holder in holders:
-        check_holder(key, Signed.from_dict(SchemeKey, value["signed"][holder.name]), holder, simulation)
+        signed = Signed.from_dict(KeyShare, value["signed"][holder.name])
+        place = check_holder(key, signed, holder, simulation)
+        other = owners.setdefault(place, holder.name)
+        if other != holder.name:
+            raise RosterError(
+                f"{other!r} and {holder.name!r} say that they have the same share, number {place}: one of "
+                "them put another's share into its key file, or lies"
+            )
     if config.scheme_keys != (key.fingerprint,) or key.public.bits != config.key_bits:
         raise RosterError("The shared key is not the one that the task configuration names")
     if not key.threshold <= len(holders) <= key.holders:
@@ -114,3 +127,12 @@ def check_shared(keys: bytes, config: TaskConfig, holders: Sequence[Party], simu
             f"The roster names {len(holders)} holders of a shared key, and it takes {key.threshold} to {key.holders}"
         )
     return key
+
+
+def stated_place(keys: bytes, name: str) -> int:
+    """Return the place that a holder said its share has; `keys` were checked with :func:`check_shared`."""
+    value = parse(keys, "scheme keys")
+    if not isinstance(value["signed"], dict):
+        raise ProtocolError("The scheme keys must hold the shared key and its holders' signatures")
+    word = Signed.from_dict(KeyShare, value["signed"][name]).value
+    return word.place if isinstance(word, KeyShare) else 0

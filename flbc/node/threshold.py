@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ..cards import PartialOpening, SchemeKey
+from ..cards import KeyShare, PartialOpening
 from ..crypto import boxes
 from ..crypto.paillier_threshold import ShareKey, ThresholdKey
 from ..crypto.signing import keccak256
@@ -47,7 +47,7 @@ from .opening import (
 )
 from .paillier import HOLDER, SCHEME, THRESHOLD, holders_of, shared_key
 from .pins import Pins
-from .scheme_keys import holder_statement, key_domain
+from .scheme_keys import holder_statement, key_domain, stated_place
 from .ticket import Ticket, admit
 
 
@@ -70,8 +70,8 @@ class KeyHolder:
         self.me, self.share, self.pins, self.memory = me, share, pins, memory
 
     def statement(self) -> bytes:
-        """Return the shared key with this holder's word that it has a share of it."""
-        value = SchemeKey(SCHEME, self.share.key.fingerprint)
+        """Return the shared key with this holder's word which share of it is its own."""
+        value = KeyShare(SCHEME, self.share.key.fingerprint, self.share.place)
         return holder_statement(
             self.share.key, Signed.make(value, self.me.keys.signing, key_domain(self.me.simulation))
         )
@@ -187,7 +187,10 @@ class JointAuthority:
             names.add(holder.name)
             info = _info(label.hash, block.hash, holder.name, self.me.name)
             with suppress(VerificationError):  # a box that its holder made badly is one answer fewer
-                parts.append(boxes.unseal(self.me.keys.encryption, info, box))
+                part = boxes.unseal(self.me.keys.encryption, info, box)
+                # So is one in another's place, which would push that one out.
+                if part[:1] == bytes([stated_place(ticket.keys, holder.name)]):
+                    parts.append(part)
         return parts
 
 

@@ -22,6 +22,7 @@ from . import halves
 from .covenant import Beacon, check_covenant
 from .identity import Identity
 from .memory import NodeMemory
+from .paillier import check_pinned
 from .pins import Pins
 from .terms import check_frame, chosen_coordinates, sum_spec
 
@@ -152,6 +153,7 @@ def admit(ticket: Ticket, me: Identity, pins: Pins, memory: NodeMemory) -> int:
     if ticket.beacon is not None:
         pins.policy.check_committee(len(ticket.roster.with_role("committee")))
     halves.check(ticket)
+    check_pinned(ticket.config, ticket.roster, pins)
     check_frame(ticket.config, ticket.frame)
     if not 1 <= ticket.label.round <= ticket.config.rounds or ticket.label.attempt >= MAX_ATTEMPTS:
         raise ProtocolError(

@@ -53,7 +53,8 @@ from .functional import FunctionalCombiner, derivation
 
 Words: TypeAlias = NDArray[np.unsignedinteger[Any]]
 
-_SPARE_BITS = 8
+#: Bits of a word beyond what a sum takes.
+SPARE_BITS = 8
 _GENERATOR, _DECRYPTOR = b"flbc/ndd-fe/pad/generator/1", b"flbc/ndd-fe/pad/decryptor/1"
 
 
@@ -67,7 +68,7 @@ def word_type(spec: SumSpec) -> np.dtype[np.unsignedinteger[Any]]:
     CodecError
         If 64 bits are too few.
     """
-    bits = spec.slot_bits + _SPARE_BITS
+    bits = spec.slot_bits + SPARE_BITS
     if bits > 64:
         raise CodecError(f"The sum needs words of {bits} bits, and at most 64 are possible; lower Codec(bits)")
     return np.dtype(np.uint32 if bits <= 32 else np.uint64)

@@ -43,10 +43,11 @@ import numpy as np
 
 from ..crypto import paillier
 from ..crypto.keystream import EncryptionKey, add_keystream
-from ..errors import ConfigError
+from ..crypto.packing import MAX_SLOT_BITS
+from ..errors import CodecError, ConfigError
 from .base import Contribution, Exchange, IntVector, SumSpec, check_range, check_survivors, vector_from_bytes
 from .functional import derivation, join_request
-from .ndd_fe_pad import PadGenerator, word_type, words_of
+from .ndd_fe_pad import SPARE_BITS, PadGenerator, word_type, words_of
 from .paillier import PaillierCombiner, PaillierProtector
 from .paillier_layout import Geometry, tag_info
 
@@ -165,8 +166,25 @@ class SplitDecryptor:
 
 
 def split_geometry(public: paillier.PublicKey, spec: SumSpec) -> Geometry:
-    """Return how padded vectors lie in plaintexts: slots hold ``max_parties`` words of ``spec.slot_bits`` bits."""
-    return Geometry(public, spec, spec.slot_bits + (spec.max_parties - 1).bit_length())
+    """Return how padded vectors lie in plaintexts, in slots of :func:`split_slot_bits`."""
+    return Geometry(public, spec, split_slot_bits(spec))
+
+
+def split_slot_bits(spec: SumSpec) -> int:
+    """Return the width of a slot, which holds ``max_parties`` words of ``spec.slot_bits`` bits.
+
+    Raises
+    ------
+    CodecError
+        If it is too wide; says what to lower.
+    """
+    bits, word = spec.slot_bits + (spec.max_parties - 1).bit_length(), spec.slot_bits + SPARE_BITS
+    if bits > MAX_SLOT_BITS or word > 64:
+        raise CodecError(
+            f"With opening='split' a slot takes {bits} bits (at most {MAX_SLOT_BITS}) and a padded sum {word} (at most "
+            "64): fewer parties, fewer codec bits or fewer examples per client; or opening='authority'"
+        )
+    return bits
 
 
 def _mask(spec: SumSpec) -> np.unsignedinteger:

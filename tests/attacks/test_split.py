@@ -23,6 +23,7 @@ from flbc.errors import (
     AlreadyOpenedError,
     BudgetExhaustedError,
     CiphertextError,
+    CodecError,
     ConfigError,
     FlbcError,
     OpeningRefusedError,
@@ -30,7 +31,7 @@ from flbc.errors import (
     RosterError,
     VerificationError,
 )
-from flbc.node import NodeMemory, Policy
+from flbc.node import NodeMemory, Policy, halves
 from flbc.node.generator import KeyGenerator
 from flbc.node.opening import pack_signed, unpack_key
 from flbc.privacy import Privacy
@@ -40,7 +41,14 @@ from flbc.roster import Roster
 from flbc.round import Signed
 from flbc.schemes import Contribution, SumSpec
 from flbc.schemes.base import vector_from_bytes
-from flbc.schemes.paillier_split import SplitCombiner, SplitDecryptor, SplitGenerator, SplitProtector
+from flbc.schemes.paillier_split import (
+    SplitCombiner,
+    SplitDecryptor,
+    SplitGenerator,
+    SplitProtector,
+    split_geometry,
+    split_slot_bits,
+)
 from tests.support.parties import HOSPITALS, KEY_BITS, Consortium, identity
 
 CLIENTS = 4
@@ -275,6 +283,29 @@ def test_the_part_of_an_authority_task_is_refused(make: Make) -> None:
         c.generator().derive(plain, c.request(plain, answers))
     with pytest.raises(RosterError, match="does not open sums"):
         c.authority().open(plain, c.request(plain, answers), part)
+
+
+@pytest.mark.parametrize("bits", [50, 57, 61])
+def test_slots_that_are_too_wide_say_what_to_lower(bits: int, opening_key: paillier.PrivateKey) -> None:
+    spec = SumSpec(5, 1 << bits, 200, 0, 1)
+    advice = r"opening='split'.*fewer parties, fewer codec bits or fewer examples per client; or opening='authority'"
+    with pytest.raises(CodecError, match=advice):
+        split_geometry(opening_key.public, spec)
+    with pytest.raises(CodecError, match=advice):
+        split_slot_bits(spec)
+
+
+def test_slots_are_as_wide_as_they_can_be(opening_key: paillier.PrivateKey) -> None:
+    spec = SumSpec(5, 1 << 50, 8, 0, 1)
+    assert split_geometry(opening_key.public, spec).layout.slot_bits == split_slot_bits(spec) == 58
+
+
+def test_a_task_whose_slots_are_too_wide_is_refused_before_anybody_trains(make: Make) -> None:
+    ticket = make().ticket()
+    halves.check(ticket)
+    vars(ticket)["spec"] = SumSpec(6, 1 << 57, 4, 0, 1)  # otherwise computed from the task on first use
+    with pytest.raises(CodecError, match="or opening='authority'"):
+        halves.check(ticket)
 
 
 def test_a_second_part_in_a_round_would_give_the_difference_so_there_is_none(make: Make) -> None:

@@ -126,6 +126,59 @@ def test_a_worker_dies_with_its_parent() -> None:
     assert gone(worker)
 
 
+_FORKED = _ORPHAN.replace(
+    "print(worker",
+    """
+import os
+if os.fork() == 0:  # as a loader of data does; it outlives its parent
+    assert worker.ready == 0
+    time.sleep(20)
+    os._exit(0)
+print(worker""",
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_worker_dies_with_its_parent_although_the_parent_had_forked() -> None:
+    """Weak form: the fork holds the other end of the worker's pipe, and the worker goes on for nobody."""
+    parent = subprocess.Popen([sys.executable, "-c", _FORKED], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    assert gone(worker)
+    parent.stdout.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_does_not_disturb_the_worker_and_has_no_copy_of_blindings(key: paillier.PrivateKey) -> None:
+    worker = BlindingWorker(key.public, 100)
+    worker.wait(PATIENCE)
+    child = os.fork()
+    if child == 0:
+        os._exit(worker.ready)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(worker.take()) == 100
+
+
+def test_no_thread_is_no_process(key: paillier.PrivateKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    real = subprocess.Popen
+
+    def popen(command: list[str], **options: Any) -> Any:
+        started.append(real(command, **options))
+        return started[-1]
+
+    def refuse(self: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(blinding.subprocess, "Popen", popen)
+    monkeypatch.setattr(blinding.threading.Thread, "start", refuse)
+    with pytest.raises(OSError, match="no thread to read blindings: can't start new thread"):
+        BlindingWorker(key.public, 10)
+    assert started[0].poll() is not None
+
+
 def test_the_worker_sees_no_password(key: paillier.PrivateKey, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLBC_KEY_PASSWORD", "correct horse")
     given: dict[str, Any] = {}

@@ -21,6 +21,7 @@ from flbc.crypto.paillier_threshold import (
     _combine,
     combine,
     deal,
+    majority,
 )
 from flbc.crypto.sharefile import load_share, save_share
 from flbc.errors import CiphertextError, ConfigError, KeyFileError, ProtocolError, VerificationError
@@ -44,7 +45,7 @@ def encrypted(private: paillier.PrivateKey, *plaintexts: int) -> list[mpz]:
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_t_of_n_open_what_the_key_opens(private: paillier.PrivateKey, data: st.DataObject) -> None:
     holders = data.draw(st.integers(2, 7))
-    threshold = data.draw(st.integers(2, holders))
+    threshold = data.draw(st.integers(majority(holders), holders))
     chosen = data.draw(st.permutations(range(holders)))[: data.draw(st.integers(threshold, holders))]
     n = int(private.public.n)
     plaintexts = data.draw(st.lists(st.one_of(st.sampled_from([0, 1, n - 1]), st.integers(0, n - 1)), min_size=1))
@@ -150,8 +151,12 @@ def test_an_element_of_order_two_shows_no_parity(private: paillier.PrivateKey, s
     ("threshold", "holders", "message"),
     [
         (5, 4, r"threshold = 5 is more than the 4 holders.*--threshold"),
-        (1, 3, "threshold = 1 would let one holder open everything: choose 2 to 3"),
+        (1, 3, "threshold = 1 would let one holder open everything: choose at least 2 of 3"),
         (0, 3, "threshold = 0"),
+        (2, 4, "two groups of holders could open two sums of one round: choose at least 3 of 4"),
+        (2, 5, "choose at least 3 of 5"),
+        (3, 7, "choose at least 4 of 7"),
+        (10, 20, "choose at least 11 of 20"),
         (2, 1, "2 to 20 holders, not 1"),
         (2, 21, "2 to 20 holders, not 21"),
     ],

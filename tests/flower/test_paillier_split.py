@@ -91,7 +91,7 @@ def test_split_without_a_second_node_says_which_to_add(grid: Any) -> None:
     """In simulation the number of nodes; deployed, the node-config of the one that is missing."""
     with pytest.raises(TooFewNodesError, match="num-supernodes=5"):
         run(split(node_wait=0.5), grid(nodes=3))
-    deployed = Directory({}, ("generator", "authority"), 3, 1.0, None)
+    deployed = Directory({}, lambda: ("generator", "authority"), 3, 1.0, None)
     with pytest.raises(TooFewNodesError, match=r"""--node-config 'flbc-role="generator" …'"""):
         deployed.wait(LocalGrid(make_app(), 0), 0.1)
 

@@ -94,11 +94,30 @@ def test_where_it_does_not_pay(
     assert started == []
 
 
+def test_a_model_of_any_size_gets_a_worker_of_bounded_size(
+    tmp_path: Path, opening_key: paillier.PrivateKey, worth: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(ahead_module, "BlindingWorker", lambda public, count: asked.append(count))
+    monkeypatch.setattr(PaillierProtector, "ciphertexts", property(lambda self: 1 << 30))
+    c = Consortium.make(tmp_path, opening_key)
+    node = c.participant(HOSPITALS[0])
+    with Ahead() as ahead:
+        ahead.begin(c.ticket(), node.me, node.memory)
+    assert asked == [blinding.MAX_BLINDINGS]
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError])
 def test_no_process_is_no_error(
-    tmp_path: Path, opening_key: paillier.PrivateKey, worth: None, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    error: type[Exception],
+    tmp_path: Path,
+    opening_key: paillier.PrivateKey,
+    worth: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: Any,
 ) -> None:
     def refuse(*_: Any) -> Any:
-        raise OSError("no more processes")
+        raise error("no more processes")
 
     monkeypatch.setattr(ahead_module, "BlindingWorker", refuse)
     c = Consortium.make(tmp_path, opening_key)

@@ -126,7 +126,7 @@ STRATEGIES: dict[str, Callable[[AppSettings], Demo]] = {
         _wrapped(settings),
         key_bits=settings.key_bits,
         opening=settings.opening,
-        threshold=settings.opening_threshold,
+        threshold=settings.opening_threshold or None,
         **_common(settings),
     ),
     "nddfe": lambda settings: NddFeDemo(
