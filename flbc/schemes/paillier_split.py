@@ -78,8 +78,9 @@ class SplitProtector(PaillierProtector):
     ) -> None:
         if authority == generator:
             raise ConfigError("One node cannot be authority and generator: it could open every single client")
+        geometry = split_geometry(public, spec)
         super().__init__(public, spec, authority, key)
-        self._geometry, self._word, self._generator = split_geometry(public, spec), word_type(spec), generator
+        self._geometry, self._word, self._generator = geometry, word_type(spec), generator
 
     def protect(self, values: IntVector, label: bytes, nonce: bytes) -> bytes:
         """Return the ciphertexts, fixed width, big-endian."""

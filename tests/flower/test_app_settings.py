@@ -292,6 +292,12 @@ def test_sampling_and_noise_of_every_client_for_itself(strategy: str) -> None:
     assert isinstance(strategy_of(settings), STRATEGY_CLASSES[strategy])
 
 
+def test_a_threshold_of_zero_is_left_to_the_key() -> None:
+    written = {**defaults("paillier"), "opening": "threshold"}
+    assert strategy_of(AppSettings.read(written)).threshold is None
+    assert strategy_of(AppSettings.read({**written, "opening-threshold": 3})).threshold == 3
+
+
 def test_an_unknown_strategy() -> None:
     with pytest.raises(ConfigError, match=r"strategy = 'krum' is unknown; choose one of paillier"):
         strategy_of(read(strategy="krum"))
