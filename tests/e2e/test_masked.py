@@ -37,7 +37,7 @@ def test_a_hospital_killed_between_upload_and_unmasking_is_in_the_sum(tmp_path: 
     """Round 2 sums all four, with the shares of three; in round 3 the victim is back with one set-up trip."""
     sizes = {name: len(split(name, 0).train_y) for name in HOSPITALS}
     policy = {"schemes": ["masked"], "min-survivors": 3, "max-epsilon": 2.0, "reveal-metrics": ["accuracy"]}
-    with Deployment(tmp_path, sizes, 0, policy, helper=None) as d:
+    with Deployment(tmp_path, sizes, 0, policy, helpers=()) as d:
         config = (
             'num-server-rounds=3 epsilon=2.0 privacy-unit="example" privacy-where="clients" compare=false ledger.url=""'
         )

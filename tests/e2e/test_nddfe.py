@@ -18,7 +18,7 @@ APP = Path(__file__).resolve().parents[2] / "strategies" / "nddfe"
 def test_two_rounds_with_the_generator_killed_in_the_second(tmp_path: Path) -> None:
     sizes = {name: len(split(name, 0).train_y) for name in HOSPITALS}
     policy = {"schemes": ["nddfe"], "min-survivors": 3, "max-epsilon": 2.0, "reveal-metrics": ["accuracy"]}
-    with Deployment(tmp_path, sizes, 0, policy, helper="generator") as d:
+    with Deployment(tmp_path, sizes, 0, policy, helpers=("generator",)) as d:
         config = 'num-server-rounds=2 epsilon=2.0 privacy-unit="example" compare=false ledger.url=""'
         run = d.flwr("run", str(APP), "test", "--stream", "-c", config)
         d.wait(lambda: any(row[0] == 2 for row in d.query("cleveland", "SELECT round FROM trained")), 240)

@@ -21,7 +21,7 @@ def test_a_verifier_killed_while_models_are_checked(tmp_path: Path) -> None:
     """Round 1 sums; round 2 is abandoned when a verifier dies; it comes back, and round 3 sums again."""
     hospitals = dict.fromkeys(("cleveland", "hungary", "switzerland"), 0)
     policy = {"schemes": ["verified"], "min-survivors": 3}
-    with Deployment(tmp_path, hospitals, 0, policy, helper=None, verifiers=True) as d:
+    with Deployment(tmp_path, hospitals, 0, policy, helpers=(), verifiers=True) as d:
         settings = 'attack="" num-server-rounds=3 local-epochs=1 stage-timeout=60.0 policy-max-drop=0.5 node-wait=120.0'
         run = d.flwr("run", str(APP), "test", "--stream", "-c", settings)
         d.wait(lambda: bool(d.query(OTHER, STARTED)), 300)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from flbc.crypto import keystore
 from flbc.crypto.keystore import PartyKeys
+from flbc.crypto.paillier_keys import generate
+from flbc.crypto.paillier_threshold import deal
 from flbc.demo.run import free_ports
 from flbc.node.rosterfile import Entry, write_roster
 
@@ -40,8 +42,8 @@ class Deployment:
     """A consortium on one machine. Use as a context manager; everything is killed at the end.
 
     With ``committee`` the hospitals serve in the committee too; ``server`` is added to the SuperLink's environment;
-    ``helper`` is the role (and name) of the node beside the hospitals, None where there is none; ``verifiers`` adds
-    three that check hidden models.
+    ``helpers`` are the roles (and names) of the nodes beside the hospitals; ``verifiers`` adds three that check hidden
+    models. With ``threshold`` nobody has the Paillier key: the hospitals hold shares of it.
     """
 
     def __init__(
@@ -53,11 +55,12 @@ class Deployment:
         *,
         committee: bool = False,
         server: dict[str, str] | None = None,
-        helper: str | None = "authority",
+        helpers: tuple[str, ...] = ("authority",),
         verifiers: bool = False,
+        threshold: int = 0,
     ) -> None:
         self.verifiers = VERIFIERS if verifiers else ()
-        self.helpers = (*(() if helper is None else (helper,)), *self.verifiers)
+        self.helpers = (*helpers, *self.verifiers)
         self.folder, self.hospitals = folder, list(hospitals)
         self.trains = ("committee", "hospital") if committee else ("hospital",)
         self.server = server or {}
@@ -68,9 +71,13 @@ class Deployment:
         self.table_ports = dict(zip(self.verifiers, ports[len(self.node_ports) :], strict=True))
         (folder / "password").write_text(PASSWORD)
         (folder / "password").chmod(0o600)
+        shares = deal(generate(key_bits), threshold, len(hospitals)) if threshold else []
         entries = []
-        for name in (*hospitals, *self.helpers):
-            keys = PartyKeys.generate(name, paillier_bits=key_bits if name == "authority" else None)
+        for number, name in enumerate((*hospitals, *self.helpers)):
+            alone = name == "authority" and not threshold
+            keys = PartyKeys.generate(name, paillier_bits=key_bits if alone else None)
+            if shares and name in hospitals:
+                keys = keys.with_share(shares[number])
             keystore.save(folder / f"{name}.key", keys, PASSWORD)
             self.keys[name] = keys
             public = keystore.read_public(folder / f"{name}.key")
