@@ -18,9 +18,8 @@ Assumption
     p - 1 and q - 1 have the secret factors α and β. Knowing either of them, or an exponent a with hs^a = 1 modulo one
     of the primes only, factors n; the generic search for one takes about the square root of α. Hence α has twice the
     bits of the security level (`flbc.crypto.paillier_keys`), and eight more, because its top three are fixed.
-    Exponents are as long as for other keys. That is shorter than αβ (Ma, Han and Lei's are as long), so the
-    short-exponent assumption is made here as it is there; in return the public key is of one form, and nobody is known
-    to be able to tell the kind of a key from it.
+    Exponents are as long as for other keys, hence shorter than αβ, so that the short-exponent assumption is made here
+    as it is there. In return public keys have one form, and no way is known to tell the kind of a key from it.
 What a refusal tells
     Whether c modulo n lies in the subgroup of order αβ: nothing of a plaintext, as (1 + mn) is 1 modulo n. Whoever asks
     knows the answer beforehand: for products of ciphertexts under hs it is yes; for any other unit no, except with a
