@@ -88,7 +88,7 @@ class PartyKeys(Secret):
 
     @classmethod
     def generate(cls, name: str, *, paillier_bits: int | None = None, fast_opening: bool = False) -> PartyKeys:
-        """Make fresh keys, with a Paillier key (2048, 3072 or 4096 bits; `fast_opening` as in `paillier_keys.generate`) only if asked for."""
+        """Make fresh keys, with a Paillier key (2048, 3072 or 4096 bits; `fast_opening` as there) only if asked for."""
         if fast_opening and paillier_bits is None:
             raise ConfigError("fast_opening is a kind of Paillier key: set paillier_bits too (--paillier-bits 3072)")
         paillier = None
