@@ -1,19 +1,16 @@
-"""What it takes to open a sum of a million values under Paillier: the ways that are built in, and some that are not.
+"""What it takes to open a sum of a million values under Paillier: the ways that are built in, and one that is not.
 
 Each row is measured on a sample of ciphertexts, on as many threads as there are cores where the method uses them, and
 multiplied by the number of ciphertexts that a million 16-bit values of ten clients take ("per ciphertext x count").
 ``wall`` is what a round waits, ``cpu`` what is paid.
 
-Built in: the authority alone (CRT), ``opening="split"`` (the same with more slot bits, and the generator's part),
-``opening="threshold"`` (one holder's partial opening, and the authority's combination of t).
+Built in: the authority alone (CRT); the same with a key that has fast opening (``flbc keys new --fast-opening``:
+another assumption, and other blindings are refused, which is tried here); ``opening="split"`` (the same with more slot
+bits, and the generator's part); ``opening="threshold"`` (one holder's partial opening, and the authority's combination
+of t).
 
-For reference, not built in:
-
-* Damgård-Jurik with s = 2 (PKC 2001, section 3): plaintexts of twice the modulus in ciphertexts of three times, opened
-  modulo p³ and q³.
-* A subgroup (Jurik's thesis 2003; Ma, Han and Lei 2021): p - 1 = 2·u·u' with a secret prime u of 256 bits, blindings
-  from the subgroup of order u modulo p and v modulo q, so that raising to u or v opens. It rests on more than composite
-  residuosity, and only opens blindings made for it: others are refused here (c^u must be 1 modulo p).
+For reference, not built in: Damgård-Jurik with s = 2 (PKC 2001, section 3), that is, plaintexts of twice the modulus in
+ciphertexts of three times, opened modulo p³ and q³.
 
 Run ``python benchmarks/paillier_opening.py`` (about 3 minutes), or with ``--quick``.
 """
@@ -28,11 +25,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import lcm
 from typing import Any
 
 import numpy as np
-from gmpy2 import invert, is_prime, mpz, powmod, powmod_base_list
+from gmpy2 import invert, mpz, powmod, powmod_base_list
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -41,11 +37,13 @@ from flbc.codec import Codec
 from flbc.crypto import paillier
 from flbc.crypto.keystream import EncryptionKey
 from flbc.crypto.packing import MIN_TAG_BITS, SlotLayout
+from flbc.crypto.paillier_subgroup import order_bits
 from flbc.crypto.paillier_threshold import combine, deal
+from flbc.errors import CiphertextError
 from flbc.schemes import Contribution, SumSpec
 from flbc.schemes.paillier_split import SplitGenerator, split_geometry
 
-CLIENTS, SUBGROUP_BITS = 10, 256
+CLIENTS = 10
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,27 @@ def alone(key: paillier.PrivateKey, ciphertexts: list[mpz], values: int, spec: S
     count, size = layout.plaintexts(values), key.public.ciphertext_bytes
     note = 'opening="authority": modulo p² and q² (CRT)'
     return row("authority", values, count, size, len(ciphertexts), lambda: key.decrypt(ciphertexts), note)
+
+
+def fast(bits: int, values: int, spec: SumSpec, sample: int) -> Row:
+    """Open with exponents of the subgroup's order what was blinded in it; check that nothing else is opened."""
+    key = paillier.generate(bits, fast_opening=True)
+    n = int(key.public.n)
+    plaintexts = [secrets.randbelow(n) for _ in range(sample)]
+    ciphertexts = paillier.Encryptor(key.public).encrypt(plaintexts)
+    layout, size = SlotLayout.plan(bits, spec.slot_bits, spec.max_parties), key.public.ciphertext_bytes
+    opened: list[mpz] = []
+    made = row(
+        "authority, fast opening", values, layout.plaintexts(values), size, sample,
+        lambda: opened.extend(key.decrypt(ciphertexts)), f"exponents of {order_bits(bits)} bits; another assumption",
+    )  # fmt: skip
+    assert opened == plaintexts
+    foreign = (1 + 7 * key.public.n) * powmod(secrets.randbelow(n), n, n * n) % (n * n)
+    try:
+        key.decrypt([foreign])
+    except CiphertextError:
+        return made
+    raise AssertionError("a ciphertext with a textbook blinding was opened")
 
 
 def split(key: paillier.PrivateKey, ciphertexts: list[mpz], values: int, spec: SumSpec) -> list[Row]:
@@ -161,58 +180,6 @@ def damgard_jurik(key: paillier.PrivateKey, values: int, spec: SumSpec, sample: 
     return made
 
 
-def subgroup(bits: int, values: int, spec: SumSpec, sample: int) -> list[Row]:
-    """Open with exponents of 256 bits what was blinded in a subgroup of that order."""
-
-    def prime() -> tuple[mpz, mpz]:
-        while True:
-            order = mpz(secrets.randbits(SUBGROUP_BITS) | 1 | 1 << (SUBGROUP_BITS - 1))
-            if is_prime(order):
-                break
-        while True:
-            rest = secrets.randbits(bits // 2 - SUBGROUP_BITS - 1) | 3 << (bits // 2 - SUBGROUP_BITS - 3)
-            candidate = 2 * order * rest + 1
-            if candidate.bit_length() == bits // 2 and is_prime(candidate):
-                return candidate, order
-
-    (p, u), (q, v) = prime(), prime()
-    n = p * q
-    # A base of order u·v modulo n², as an n-th power: blindings are its powers.
-    y = mpz(secrets.randbelow(int(n)))
-    base = powmod(y, n * ((p - 1) // u) * ((q - 1) // v), n * n)
-    orders = lcm(int(u), int(v))
-    assert powmod(base, orders, n * n) == 1
-    plaintexts = [mpz(secrets.randbelow(int(n))) for _ in range(sample)]
-    blind = [powmod(base, secrets.randbits(2 * SUBGROUP_BITS), n * n) for _ in range(sample)]
-    ciphertexts = [(1 + m * n) * b % (n * n) for m, b in zip(plaintexts, blind, strict=True)]
-
-    def half(prime_: mpz, other: mpz, order: mpz, vector: list[mpz]) -> list[mpz]:
-        powers = powmod_base_list([c % prime_**2 for c in vector], order, prime_**2)
-        if any(power % prime_ != 1 for power in powers):
-            raise ValueError("a ciphertext was not blinded in the subgroup: it is refused")
-        factor = invert(order * other, prime_)
-        return [(power - 1) // prime_ * factor % prime_ for power in powers]
-
-    def open_all(vector: list[mpz]) -> list[mpz]:
-        lift = invert(p, q)
-        pairs = zip(half(p, q, u, vector), half(q, p, v, vector), strict=True)
-        return [a + (b - a) * lift % q * p for a, b in pairs]
-
-    layout = SlotLayout.plan(bits, spec.slot_bits, spec.max_parties)
-    opened: list[mpz] = []
-    made = row(
-        f"subgroup of {SUBGROUP_BITS} bits", values, layout.plaintexts(values), 2 * bits // 8, sample,
-        lambda: opened.extend(threads(open_all, ciphertexts)), "reference; another assumption; others are refused",
-    )  # fmt: skip
-    assert opened == plaintexts
-    foreign = (1 + 7 * n) * powmod(secrets.randbelow(int(n)), n, n * n) % (n * n)
-    try:
-        open_all([foreign])
-    except ValueError:
-        return [made]
-    raise AssertionError("a ciphertext with a textbook blinding was opened")
-
-
 def table(rows: list[Row], title: str) -> Table:
     result = Table(title=title, box=box.MARKDOWN)
     for heading in ("way to open", "ciphertexts", "bytes / value", "wall s", "cpu s"):
@@ -240,11 +207,11 @@ def main() -> int:
     key = paillier.generate(options.key_bits)
     n = int(key.public.n)
     ciphertexts = paillier.Encryptor(key.public).encrypt([secrets.randbelow(n) for _ in range(options.sample)])
-    rows = [alone(key, ciphertexts, options.values, spec), *split(key, ciphertexts, options.values, spec)]
+    rows = [alone(key, ciphertexts, options.values, spec), fast(options.key_bits, options.values, spec, options.sample)]
+    rows += split(key, ciphertexts, options.values, spec)
     for t, holders in ((2, 3), (3, 5)):
         rows += threshold(key, ciphertexts, options.values, spec, t, holders)
     rows.append(damgard_jurik(key, options.values, spec, max(options.sample // 2, 1)))
-    rows += subgroup(options.key_bits, options.values, spec, options.sample)
     title = (
         f"Opening a sum of {options.values:,} values of 16 bits from {CLIENTS} clients, {options.key_bits}-bit key, "
         f"{os.cpu_count()} cores; per ciphertext (of {options.sample}) x count"

@@ -17,6 +17,7 @@ from flbc.crypto.signing import checksum_address
 from flbc.errors import ConfigError, KeyFileError, PolicyError, RevertedError, RosterError
 from flbc.ledger.deployment import Deployment
 from flbc.node.pins import Pins
+from flbc.node.rosterfile import Entry
 
 PASSWORD = "correct horse battery"
 
@@ -78,12 +79,30 @@ def test_new_key_file(folder):
 
 def test_new_key_file_elsewhere_with_a_paillier_key(folder, opening_key, monkeypatch):
     asked = []
-    monkeypatch.setattr(paillier, "generate", lambda bits: asked.append(bits) or opening_key)
+    monkeypatch.setattr(paillier, "generate", lambda bits, **kind: asked.append((bits, kind)) or opening_key)
     monkeypatch.setattr("flbc.crypto.paillier_keys.generate", paillier.generate)
     run("keys", "new", "authority", "--paillier-bits", "3072", "--out", "a.key")
-    assert asked == [3072]
+    assert asked == [(3072, {"fast_opening": False})]
     assert keystore.load(folder / "a.key", PASSWORD).paillier.public == opening_key.public
     assert not (folder / "authority.key").exists()
+
+
+def test_new_key_with_fast_opening(folder, monkeypatch):
+    real = paillier.generate
+    monkeypatch.setattr("flbc.crypto.paillier_keys.generate", lambda bits, **kind: real(2048, **kind))
+    result = run("keys", "new", "authority", "--paillier-bits", "3072", "--fast-opening", "--out", "a.key")
+    assert keystore.load(folder / "a.key", PASSWORD).paillier.fast_opening
+    assert json.loads(result.stdout)["paillier"]["fast_opening"] is True
+    assert json.loads(run("keys", "show", "a.key").stdout) == json.loads(result.stdout)
+    # A roster takes the public part as it takes any other.
+    (folder / "a.json").write_text(result.stdout)
+    assert Entry.parse(f"{folder / 'a.json'}:authority").to_toml()["scheme-key"]
+
+
+def test_fast_opening_without_a_size(folder):
+    refused(ConfigError, "--fast-opening is a kind of Paillier key: add --paillier-bits 3072", "keys", "new", "a",
+            "--fast-opening")  # fmt: skip
+    assert not list(folder.rglob("*.key"))
 
 
 def test_key_file_is_never_overwritten(folder):

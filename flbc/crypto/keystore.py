@@ -87,9 +87,13 @@ class PartyKeys(Secret):
             raise ConfigError("a party has a Paillier key or a share of one, not both: make a key file for each role")
 
     @classmethod
-    def generate(cls, name: str, *, paillier_bits: int | None = None) -> PartyKeys:
-        """Make fresh keys, with a Paillier key (2048, 3072 or 4096 bits) only if asked for."""
-        paillier = None if paillier_bits is None else paillier_keys.generate(paillier_bits)
+    def generate(cls, name: str, *, paillier_bits: int | None = None, fast_opening: bool = False) -> PartyKeys:
+        """Make fresh keys, with a Paillier key (2048, 3072 or 4096 bits; `fast_opening` as there) only if asked for."""
+        if fast_opening and paillier_bits is None:
+            raise ConfigError("fast_opening is a kind of Paillier key: set paillier_bits too (--paillier-bits 3072)")
+        paillier = None
+        if paillier_bits is not None:
+            paillier = paillier_keys.generate(paillier_bits, fast_opening=fast_opening)
         return cls(name, SigningKey.generate(), EncryptionKey.generate(), SigningKey.generate(), paillier)
 
     @property
@@ -119,6 +123,8 @@ class PartyKeys(Secret):
                 "public_key": self.paillier.public.to_bytes().hex(),
             },
         }
+        if self.paillier is not None and self.paillier.fast_opening:
+            public["paillier"]["fast_opening"] = True  # for people: on which assumption their secrecy rests
         if self.share is not None:  # not there otherwise, so that older files stay what they are
             key = self.share.key
             public["share"] = {

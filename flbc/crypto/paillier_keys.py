@@ -8,6 +8,7 @@ implementation that knows p and q opens it.
 Assumptions: decisional composite residuosity (DCR), and that ``hs^a`` with a short exponent looks like a random n-th
 residue. The exponents have at least twice the bits of the security level (112, 128 and 152 for moduli of 2048, 3072
 and 4096 bits: NIST SP 800-56B, revision 2, table 4), as generic square-root attacks demand.
+Keys with fast opening, which have to be asked for, rest on more: see :mod:`flbc.crypto.paillier_subgroup`.
 
 Timing: GMP's modular exponentiation is not constant time. Whoever shares a host with the holder of the private key and
 can time its openings may learn about the key: open on a host that runs nothing else.
@@ -30,27 +31,31 @@ from flbc.crypto.paillier_public import (
     check_public,
     check_size,
 )
+from flbc.crypto.paillier_subgroup import order_bits, sound_orders, subgroup_base, subgroup_prime
 from flbc.errors import CiphertextError, ConfigError
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) now and then, from the caller's thread."""
 
 _MAGIC = b"flbc/paillier/secret/1\n"
+_MAGIC_FAST = b"flbc/paillier/secret/2\n"  # with the orders of the subgroup after the other numbers
 _CHUNK = 32  # ciphertexts per call into GMP: about 0.2 s at 3072 bits, so that progress moves
 
 
 class PrivateKey(Secret):
-    """Opens every ciphertext under its public key, whoever made it.
+    """Opens every ciphertext under its public key, whoever made it; with fast opening, only those blinded with its hs.
 
     Who holds it must only ever be handed sums. It has no readable repr and refuses to be pickled. Make one with
     `generate` or `from_bytes`.
     """
 
-    __slots__ = ("_half_p", "_half_q", "_p_inverse", "_public")
+    __slots__ = ("_half_p", "_half_q", "_orders", "_p_inverse", "_public")
 
-    def __init__(self, p: int, q: int, hs: int) -> None:
+    def __init__(self, p: int, q: int, hs: int, orders: tuple[int, int] | None = None) -> None:
         self._public = PublicKey(mpz(p) * q, mpz(hs))
-        self._half_p, self._half_q = _Half(p, q), _Half(q, p)
+        self._orders = orders
+        alpha, beta = orders or (p - 1, q - 1)
+        self._half_p, self._half_q = _Half(p, q, alpha), _Half(q, p, beta)
         self._p_inverse = invert(mpz(p), mpz(q))
 
     @property
@@ -58,11 +63,16 @@ class PrivateKey(Secret):
         """The public key."""
         return self._public
 
+    @property
+    def fast_opening(self) -> bool:
+        """Whether blindings lie in a small hidden subgroup, which is what this key opens alone, and faster."""
+        return self._orders is not None
+
     def decrypt(self, ciphertexts: Sequence[int], progress: Progress | None = None) -> list[mpz]:
         """Open ciphertexts, on all processor cores.
 
         Each is opened modulo p² and modulo q² and joined by the Chinese remainder theorem (Paillier, Eurocrypt 1999,
-        section 7), about 7 ms of processor time at 3072 bits.
+        section 7), about 7 ms of processor time at 3072 bits, and a fifth of it with fast opening.
 
         Parameters
         ----------
@@ -79,7 +89,8 @@ class PrivateKey(Secret):
         Raises
         ------
         CiphertextError
-            If one is outside the group.
+            If one is outside the group; with fast opening also if one was not blinded with this key's base. What it
+            says is the same for every such vector, and does not depend on plaintexts.
         """
         check_ciphertexts(self._public, ciphertexts)
         chunks = [list(map(mpz, ciphertexts[i : i + _CHUNK])) for i in range(0, len(ciphertexts), _CHUNK)]
@@ -102,11 +113,15 @@ class PrivateKey(Secret):
         return int(self._half_p.prime), int(self._half_q.prime)
 
     def to_bytes(self) -> bytes:
-        """Write the secret primes, for an encrypted key file only."""
+        """Write the secret numbers, for an encrypted key file only."""
         size = self._public.bits // 8
         p, q = map(mpz, self.primes())
         parts = (p.to_bytes(size // 2, "big"), q.to_bytes(size // 2, "big"), self._public.hs.to_bytes(2 * size, "big"))
-        return _MAGIC + self._public.bits.to_bytes(2, "big") + b"".join(map(bytes, parts))
+        magic = _MAGIC
+        if self._orders is not None:
+            magic, order = _MAGIC_FAST, order_bits(self._public.bits) // 8
+            parts += tuple(mpz(number).to_bytes(order, "big") for number in self._orders)
+        return magic + self._public.bits.to_bytes(2, "big") + b"".join(map(bytes, parts))
 
     @classmethod
     def from_bytes(cls, data: bytes, *, insecure_key_bits_for_tests: bool = False) -> PrivateKey:
@@ -116,10 +131,13 @@ class PrivateKey(Secret):
         bits = int.from_bytes(raw[head : head + 2], "big")
         check_size(bits, insecure_key_bits_for_tests, CiphertextError)
         body, half = raw[head + 2 :], bits // 16
-        if raw[:head] != _MAGIC or len(body) != 6 * half:
-            raise CiphertextError("this is no Paillier private key of version 1")
+        order = {_MAGIC: 0, _MAGIC_FAST: order_bits(bits) // 8}.get(raw[:head])
+        if order is None or len(body) != 6 * half + 2 * order:
+            raise CiphertextError("this is no Paillier private key of version 1 or 2: it needs the flbc that made it")
         p, q = mpz.from_bytes(body[:half], "big"), mpz.from_bytes(body[half : 2 * half], "big")
-        return private_from_primes(p, q, mpz.from_bytes(body[2 * half :], "big"), bits)
+        hs, tail = mpz.from_bytes(body[2 * half : 6 * half], "big"), body[6 * half :]
+        orders = (mpz.from_bytes(tail[:order], "big"), mpz.from_bytes(tail[order:], "big")) if order else None
+        return private_from_primes(p, q, hs, bits, orders)
 
     def __repr__(self) -> str:
         return f"<PrivateKey of {self._public!r}>"
@@ -128,27 +146,35 @@ class PrivateKey(Secret):
 class _Half(Secret):
     """Decryption modulo the square of one prime."""
 
-    __slots__ = ("factor", "prime", "square")
+    __slots__ = ("exponent", "factor", "prime", "square")
 
-    def __init__(self, prime: int, other: int) -> None:
-        self.prime = mpz(prime)
+    def __init__(self, prime: int, other: int, exponent: int) -> None:
+        self.prime, self.exponent = mpz(prime), mpz(exponent)
         self.square = self.prime**2
-        # L((1 + n)^(p-1) mod p²) = (p-1)·q mod p = -q mod p
-        self.factor = invert(-mpz(other), self.prime)
+        # L((1 + n)^e mod p²) = e·q mod p
+        self.factor = invert(self.exponent * other, self.prime)
 
     def open(self, chunk: list[mpz]) -> list[mpz]:
         reduced = [c % self.square for c in chunk]
-        powers = powmod_base_list(reduced, self.prime - 1, self.square)
-        return [(x - 1) // self.prime * self.factor % self.prime for x in powers]
+        plaintexts = []
+        for power in powmod_base_list(reduced, self.exponent, self.square):
+            quotient, remainder = divmod(power - 1, self.prime)
+            if remainder:  # never for the exponent p - 1; else the blinding is outside the subgroup of this order
+                raise CiphertextError("a ciphertext was not blinded with this key's base: it is not opened")
+            plaintexts.append(quotient * self.factor % self.prime)
+        return plaintexts
 
 
-def generate(bits: int = 3072, *, insecure_key_bits_for_tests: bool = False) -> PrivateKey:
+def generate(bits: int = 3072, *, fast_opening: bool = False, insecure_key_bits_for_tests: bool = False) -> PrivateKey:
     """Make a key pair with the operating system's random generator.
 
     Parameters
     ----------
     bits : int
         Bits of the modulus: 2048, 3072 (the default, about 128 bits of security) or 4096.
+    fast_opening : bool
+        Make a key that opens about five times faster, only what was blinded with its own base, and on an assumption of
+        its own (:mod:`flbc.crypto.paillier_subgroup`).
     insecure_key_bits_for_tests : bool
         Also allow 512 and 1024, which protect nothing.
 
@@ -158,6 +184,10 @@ def generate(bits: int = 3072, *, insecure_key_bits_for_tests: bool = False) -> 
         For any other size.
     """
     check_size(bits, insecure_key_bits_for_tests, ConfigError)
+    while fast_opening:
+        (p, alpha), (q, beta) = subgroup_prime(bits), subgroup_prime(bits)
+        if _sound_primes(p, q, bits):
+            return PrivateKey(int(p), int(q), subgroup_base(p, q, alpha, beta), (int(alpha), int(beta)))
     while True:
         p, q = _random_prime(bits // 2), _random_prime(bits // 2)
         if _sound_primes(p, q, bits):
@@ -172,16 +202,17 @@ def random_base(n: int) -> mpz:
     return powmod(-y * y % n, n, n * n)
 
 
-def private_from_primes(p: int, q: int, hs: int, bits: int) -> PrivateKey:
-    """Build a private key after checking the primes and hs; CiphertextError if it is not sound."""
+def private_from_primes(p: int, q: int, hs: int, bits: int, orders: tuple[int, int] | None = None) -> PrivateKey:
+    """Build a private key after checking the primes, hs and its orders; CiphertextError if it is not sound."""
     p, q, hs = mpz(p), mpz(q), mpz(hs)
     if not (is_prime(p, PRIME_ROUNDS) and is_prime(q, PRIME_ROUNDS) and _sound_primes(p, q, bits)):
         raise CiphertextError("the primes of this private key are not sound: generate a new key")
-    key = PrivateKey(int(p), int(q), int(hs))
-    check_public(key.public, bits)
+    check_public(PublicKey(p * q, hs), bits)
     if powmod(hs, p - 1, p * p) != 1 or powmod(hs, q - 1, q * q) != 1:
         raise CiphertextError("the blinding base of this private key is no n-th residue: generate a new key")
-    return key
+    if orders is not None and not sound_orders(p, q, hs, (mpz(orders[0]), mpz(orders[1])), bits):
+        raise CiphertextError("the subgroup of this private key is not sound: generate a new key")
+    return PrivateKey(int(p), int(q), int(hs), orders)
 
 
 def _random_prime(bits: int) -> mpz:

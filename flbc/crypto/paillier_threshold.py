@@ -223,9 +223,12 @@ def deal(private: PrivateKey, threshold: int, holders: int) -> list[ShareKey]:
     Raises
     ------
     ConfigError
-        If threshold or holders are out of range; names both.
+        If threshold or holders are out of range, names both; or for a key with fast opening.
     """
     check_threshold(threshold, holders)
+    if private.fast_opening:
+        # Shares have exponents of the whole group: they would take over the assumption and none of the speed.
+        raise ConfigError("a key with fast opening is not shared: deal generate(bits), without fast_opening")
     n, (p, q) = private.public.n, map(mpz, private.primes())
     delta, order = mpz(factorial(holders)), lcm(p - 1, q - 1)
     exponent = order * invert(order, n)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from ..cards import SchemeKey
 from ..crypto import paillier
 from ..crypto.signing import keccak256
-from ..errors import ConfigError, OpeningRefusedError, RosterError
+from ..errors import CiphertextError, ConfigError, OpeningRefusedError, RosterError
 from ..roster import AUTHORITY, GENERATOR
 from ..round import Opening, Signed
 from ..schemes import Contribution, IntVector
@@ -111,7 +111,7 @@ class Authority:
                 total = self._total(ticket, request.hidden, key, survivors)
                 opening = Opening(block, keccak256(vector_to_bytes(total)), *said)
                 mine = pack_opening(Signed.make(opening, self.me.keys.signing, label.domain), total)
-            except OpeningRefusedError:
+            except (OpeningRefusedError, CiphertextError):  # the latter: not blinded with this key's base, or malformed
                 mine = b""
             # Only the answer that was kept first may leave: a refusal, too, depends on the noise that was drawn.
             answer = self.memory.keep_opening(label.task, label.round, mine)

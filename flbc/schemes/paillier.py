@@ -137,7 +137,8 @@ class PaillierOpener:
         Raises
         ------
         CiphertextError
-            If ``hidden`` is not a vector of ciphertexts of this key.
+            If ``hidden`` is not a vector of ciphertexts of this key; a key with fast opening does not open those that
+            were blinded otherwise.
         OpeningRefusedError
             If it is not the sum of exactly these survivors; no detail is given.
         """

@@ -35,6 +35,24 @@ def test_round_trip_keeps_the_primes(key):
     assert key.decrypt(paillier.Encryptor(again.public).encrypt([5])) == [5]
 
 
+def test_with_fast_opening_phe_opens_ours_and_we_refuse_its():
+    fast = paillier.generate(1024, fast_opening=True, insecure_key_bits_for_tests=True)
+    theirs = phe_interop.to_phe(fast)
+    n = int(fast.public.n)
+    plaintexts = [0, 1, 2**900, n - 1]
+    ours = paillier.Encryptor(fast.public).encrypt(plaintexts)
+    assert [theirs.raw_decrypt(int(c)) for c in ours] == plaintexts
+    for m in plaintexts:
+        with pytest.raises(CiphertextError, match="not blinded with this key's base"):
+            fast.decrypt([theirs.public_key.raw_encrypt(m)])
+    # Its blinding stays what it is when ours is put on top, and the way back makes a key of the other kind.
+    with pytest.raises(CiphertextError, match="not blinded with this key's base"):
+        fast.decrypt(paillier.Encryptor(fast.public).rerandomise([theirs.public_key.raw_encrypt(1)]))
+    again = phe_interop.from_phe(theirs, insecure_key_bits_for_tests=True)
+    assert not again.fast_opening
+    assert again.decrypt([*ours, theirs.public_key.raw_encrypt(7)]) == [*plaintexts, 7]
+
+
 def test_unfit_phe_keys_are_refused(key):
     with pytest.raises(CiphertextError, match="not 1024"):
         phe_interop.from_phe(phe_interop.to_phe(key))
