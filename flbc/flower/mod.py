@@ -14,30 +14,18 @@ from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.logger import log
 
 from ..codec import Layout
-from ..encoding import canonical
 from ..errors import ConfigError, FlbcError, LayoutError, PlaintextRefusedError, ProtocolError
 from ..node import Ticket
 from ..node.ahead import Ahead
-from ..node.mask_keys import SCHEME as MASKED
-from ..node.mask_keys import box_statement
-from ..node.mask_memory import MaskMemory
 from ..node.model_request import ModelsRequest, pack_many
-from ..node.nddfe import PAD, SCHEME, own_statement
-from ..node.opening import OpenRequest, pack_opening
-from ..node.paillier import HOLDER, SPLIT, THRESHOLD
 from ..node.paillier import SCHEME as PAILLIER
+from ..node.paillier import THRESHOLD
 from ..node.participant import CLIP_METRIC, RATE_METRIC, Participant, check_clipping, check_sampling, update_of
-from ..node.scheme_keys import key_domain, paillier_keys
-from ..node.seats import SCHEME as VERIFIED
 from ..node.terms import mechanism_of
-from ..node.ticket import PARTS, admit, hello
+from ..node.ticket import PARTS, admit
 from ..node.trained import Trained
-from ..roster import VERIFIER
-from ..round import Signed
-from ..schemes.functional import split_request
-from ..schemes.paillier_threshold import split_parts
 from ..task import TaskConfig
-from . import ledger_stages, wire
+from . import hello_stage, ledger_stages, opening_stages, wire
 from .ledger_stages import named, only
 from .node import HELPERS, Node, helpers_of, in_simulation
 from .panel import ModelMaker, Panel, Validation
@@ -129,37 +117,9 @@ class SecureMod:
 
     # ------------------------------------------------------------------ stages
     def _hello(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
-        scheme, key_bits = wire.text_of(record, "scheme"), wire.number_of(record, "key-bits")
-        mode = wire.text_of(record, "mode")
+        scheme, mode = wire.text_of(record, "scheme"), wire.text_of(record, "mode")
         node = self._node(context, scheme, mode, record.get("committee") is True)
-        shared = (scheme, mode) == (PAILLIER, THRESHOLD)
-        nonce = wire.bytes_of(record, "nonce")["nonce"]
-        keys, scheme_key = b"", b""
-        if shared and HOLDER in node.me.roles:
-            holder = node.key_holder(key_bits, wire.number_of(record, "threshold"))
-            keys, scheme_key = holder.statement(), holder.share.key.fingerprint
-        elif "authority" in node.me.roles and not shared:
-            authority = node.authority(key_bits)
-            public = authority.private.public
-            keys, scheme_key = paillier_keys(public, authority.scheme_key(scheme)), public.fingerprint
-        elif scheme == SCHEME and mode != PAD:
-            keys = own_statement(node.me)
-        elif scheme == MASKED:
-            session = wire.bytes_of(record, "session")["session"]
-            keys = box_statement(node.me, MaskMemory(node.memory).box_key(f"{context.run_id}/{session.hex()}"))
-        elif scheme == VERIFIED and VERIFIER in node.me.roles:
-            session = wire.bytes_of(record, "session")["session"]
-            keys = self._panel(context, node).statement(f"{context.run_id}/{session.hex()}")
-        party = canonical(node.me.party(scheme_key).to_dict())
-        card = Signed.make(hello(nonce, party, keys), node.me.keys.signing, key_domain(node.me.simulation))
-        parts: dict[str, bytes | str | int] = {
-            "party": party,
-            "keys": keys,
-            "signature": card.signature,
-            "simulation": node.me.simulation,
-            "partitions": node.partitions,
-        }
-        return Message(RecordDict({wire.RECORD: wire.stage_record(wire.HELLO, parts)}), reply_to=message)
+        return hello_stage.greet(message, record, context.run_id, node, self._panel(context, node))
 
     def _train(self, message: Message, record: ConfigRecord, context: Context, call_next: ClientAppCallable) -> Message:
         ticket = _ticket(record)
@@ -204,32 +164,15 @@ class SecureMod:
     def _open(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
         node = self._node_of(context, ticket)
-        header, body = wire.bytes_of(record, "request")["request"], wire.unseal(message.content)
-        if ticket.config.scheme == VERIFIED:
-            given = self._panel(context, node).give(ticket, OpenRequest.parse(header, body))
-            return _sealed(message, wire.OPEN, pack_many([pack_opening(*part) for part in given]))
-        if ticket.config.scheme == SCHEME:
-            key, hidden = split_request(body)
-            opened = node.decryptor.open(ticket, OpenRequest.parse(header, hidden), key)
-        elif ticket.config.mode == SPLIT:
-            key, hidden = split_request(body)
-            opened = node.authority().open(ticket, OpenRequest.parse(header, hidden), key)
-        elif ticket.config.mode == THRESHOLD:
-            parts, hidden = split_parts(body)
-            opened = node.joint_authority.open(ticket, OpenRequest.parse(header, hidden), parts)
-        else:
-            opened = node.authority().open(ticket, OpenRequest.parse(header, body))
-        return _sealed(message, wire.OPEN, pack_opening(*opened))
+        return opening_stages.open_sum(message, record, ticket, node, self._panel(context, node))
 
     def _derive(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
-        request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], b"")
-        return _sealed(message, wire.DERIVE, self._node_of(context, ticket).generator.derive(ticket, request))
+        return opening_stages.derive(message, record, ticket, self._node_of(context, ticket))
 
     def _partial(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
-        request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], wire.unseal(message.content))
-        return _sealed(message, wire.PARTIAL, self._node_of(context, ticket).key_holder().open(ticket, request))
+        return opening_stages.open_in_part(message, record, ticket, self._node_of(context, ticket))
 
     def _setup(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
@@ -238,9 +181,7 @@ class SecureMod:
 
     def _unmask(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
-        request = OpenRequest.parse(wire.bytes_of(record, "request")["request"], b"")
-        shares = self._node_of(context, ticket).holder.unmask(ticket, request, wire.unseal(message.content))
-        return _sealed(message, wire.UNMASK, shares)
+        return opening_stages.unmask(message, record, ticket, self._node_of(context, ticket))
 
     def _verify(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
@@ -252,7 +193,7 @@ class SecureMod:
         request = ModelsRequest.from_wire(wire.bytes_of(record, "request")["request"], body)
         seconds = min(max(wire.number_of(record, "seconds"), 1), LONGEST_LINK)
         answers = self._panel(context, node).verify(ticket, request, arrays, float(seconds))
-        return _sealed(message, wire.VERIFY, pack_many(answers))
+        return wire.sealed(message, wire.VERIFY, pack_many(answers))
 
     def _attest(self, message: Message, record: ConfigRecord, context: Context, _: ClientAppCallable) -> Message:
         ticket = _ticket(record)
@@ -338,11 +279,6 @@ class SecureMod:
             return Message(Error(wire.APP_FAILED, "The app failed; its node's log says why"), reply_to=message)
         context.state = shown.state
         return reply
-
-
-def _sealed(message: Message, stage: str, answer: bytes) -> Message:
-    content = RecordDict({wire.RECORD: wire.stage_record(stage, {}), wire.PAYLOAD: wire.seal(answer)})
-    return Message(content, reply_to=message)
 
 
 def _shown(context: Context, helpers: tuple[str, ...]) -> Context:

@@ -14,7 +14,6 @@ from dataclasses import replace
 from logging import INFO, WARNING
 from types import MappingProxyType
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import log
@@ -34,12 +33,14 @@ from ..round import ZERO
 from . import wire
 from .agreement import open_session
 from .apply import pseudo_reply, restore_dtypes
+from .arguments import check_common, check_privacy, check_revealed, check_seconds
 from .directory import Directory
 from .grid import TrainingGrid
 from .report import RoundReport, log_evaluation
 from .rounds import SecureRound
 from .session import KeyMaker, Session, Terms
 from .settle import settle
+from .summary import log_ledger, log_privacy, noise_by
 from .wrapped import check_wrapped
 
 
@@ -67,33 +68,10 @@ class SecureStrategy(Strategy):
         ledger: Ledger | None,
     ) -> None:
         self.strategy = check_wrapped(strategy, assume_mean_based)
-        if not isinstance(codec, Codec):
-            raise ConfigError("codec must be a flbc.Codec")
-        if privacy is not None and not isinstance(privacy, Privacy):
-            raise ConfigError("privacy must be a flbc.Privacy, or None for no differential privacy")
-        if type(min_survivors) is not int or min_survivors < 3:
-            raise ConfigError("min_survivors must be at least 3: a sum of two shows each of the two the other's update")
-        if privacy is not None and privacy.where == "clients" and self.scheme != "masked":
-            raise ConfigError(
-                f"Privacy(where='clients') belongs to Masked; {type(self).__name__} adds the noise when a sum is opened"
-            )
-        if privacy is not None and codec.compression is not None:
-            raise ConfigError(
-                "Compression keeps what a round does not send for later, so that one record reaches several sums and "
-                "the noise of one sum does not cover it; leave out Codec(compression=...) with privacy"
-            )
-        if not stage_timeout > 0 or (node_wait is not None and not node_wait > 0):
-            raise ConfigError("stage_timeout and node_wait are seconds and must be positive")
-        if isinstance(reveal_metrics, str):
-            raise ConfigError(f"reveal_metrics must be a list of names, e.g. ({reveal_metrics!r},)")
-        if getattr(strategy, "weighted_by_key", None) in reveal_metrics:
-            raise ConfigError("reveal_metrics must not name the weight: with privacy all weights are public counts")
-        if reveal_metrics and privacy is None:
-            raise ConfigError(
-                "reveal_metrics belongs to privacy=Privacy(...); without it metrics are averaged as usual"
-            )
-        if ledger is not None and not isinstance(ledger, Ledger):
-            raise ConfigError("ledger must be a flbc.Ledger, or None to write nothing down")
+        check_common(privacy, codec, ledger, min_survivors)
+        check_privacy(type(self).__name__, self.scheme, privacy, codec)
+        check_seconds(stage_timeout, node_wait)
+        check_revealed(reveal_metrics, getattr(strategy, "weighted_by_key", None), privacy)
         self.privacy, self.codec, self.key_bits, self.ledger = privacy, codec, key_bits, ledger
         self.min_survivors, self.stage_timeout, self.node_wait = min_survivors, stage_timeout, node_wait
         self.reveal_metrics = tuple(sorted(set(reveal_metrics)))
@@ -126,22 +104,7 @@ class SecureStrategy(Strategy):
     @property
     def _noise_by(self) -> str:
         """Say in the summary who adds the noise."""
-        if self.privacy is not None and self.privacy.where == "local":
-            return "every client to its own update: nobody is trusted, and the sum carries all of it"
-        return "whoever opens the sum, who is trusted"
-
-    @property
-    def _sampling(self) -> str:
-        """Say in the summary which sampling is counted in epsilon."""
-        counted = "every example of a node takes part in every round"
-        if self.privacy is not None and self.privacy.sampling_rate < 1:
-            counted = (
-                f"each node draws every example with probability {self.privacy.sampling_rate:g}, secretly: counted "
-                f"({self.privacy.accountant} accountant)"
-            )
-        elif self.privacy is not None and self.privacy.unit == "client":
-            counted = "none"
-        return f"{counted}; clients are chosen by the server: not counted"
+        return noise_by(self.privacy)
 
     @property
     def _coded(self) -> str:
@@ -159,21 +122,9 @@ class SecureStrategy(Strategy):
         self._summary()
         log(INFO, "\t│\t├── Sums of at least %d clients", self.min_survivors)
         log(INFO, "\t│\t├── Codec: %s", self._coded if self.privacy is None else "step set by privacy")
-        if self.privacy is None:
-            log(INFO, "\t│\t└── no differential privacy: the exact mean of the updates is opened every round")
-        else:
-            p = self.privacy
-            log(INFO, "\t│\t├── Differential privacy: epsilon %g, delta %g", p.epsilon, p.delta)
-            log(INFO, "\t│\t├── Unit: one %s; neighbours: zero-out (replace-one is printed beside it)", p.unit)
-            log(INFO, "\t│\t├── Clipping norm %g; noise added by %s", p.clip_norm, self._noise_by)
-            log(INFO, "\t│\t├── Sampling: %s", self._sampling)
-            shown = ", ".join(self.reveal_metrics) or "none"
-            log(INFO, "\t│\t└── Metrics in clear, outside epsilon: %s", shown)
+        log_privacy(self.privacy, self._noise_by, self.reveal_metrics)
         if self.ledger is not None:
-            where, bar = urlsplit(self.ledger.url).hostname or "embedded", self.ledger.accuracy  # paths may be keys
-            log(INFO, "\t│\t├── Ledger: %s; election: %s", where, self.ledger.election)
-            paid = f"if the accuracy reaches {bar:g}" if bar else "for the rounds alone"
-            log(INFO, "\t│\t└── Reward: %g ether, split by %s, %s", self.ledger.reward, self.ledger.payout, paid)
+            log_ledger(self.ledger)
         self.strategy.summary()
 
     def start(

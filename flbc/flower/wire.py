@@ -138,6 +138,11 @@ def request(stage: str, parts: Mapping[str, bytes | str | int], node: int, round
     return Message(content, dst_node_id=node, message_type="train", group_id=str(round_))
 
 
+def sealed(message: Message, stage: str, answer: bytes) -> Message:
+    """Return a node's reply to a stage whose answer travels as a sealed array."""
+    return Message(RecordDict({RECORD: stage_record(stage, {}), PAYLOAD: seal(answer)}), reply_to=message)
+
+
 def _plain(value: object) -> Json:
     if isinstance(value, bytes):
         return {"bytes": value.hex()}
