@@ -31,7 +31,7 @@ def run(d: Deployment, opening: str) -> tuple[str, ...]:
 def completed(d: Deployment, output: str) -> None:
     listing, _ = d.flwr("ls", "test", "--format", "json").communicate(timeout=60)
     assert json.loads(listing)["runs"][0]["status"] == "finished:completed", output[-3000:]
-    assert "epsilon 2.000 of 2" in output
+    assert "epsilon 2.000 of 2" in output, output[-5000:]
 
 
 def test_split_with_the_generator_killed_in_the_second_round(tmp_path: Path) -> None:
