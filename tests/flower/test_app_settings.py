@@ -143,6 +143,8 @@ def test_what_is_set_holds() -> None:
         ({"sampling_rate": 0.0}, "sampling-rate = 0.0 must be above 0 and at most 1"),
         ({"sampling_rate": 1.5}, "sampling-rate = 1.5 must be above 0"),
         ({"sampling_rate": "all"}, "sampling-rate = 'all' must be of type float"),
+        ({"privacy_accountant": "gdp"}, "privacy-accountant = 'gdp' is unknown; choose one of prv, rdp"),
+        ({"privacy_sampler": "box-muller"}, "privacy-sampler = 'box-muller' is unknown; choose one of rounded, opendp"),
         ({"sampling_rate": 0.5, "privacy_unit": "client"}, 'belongs to privacy-unit = "example"'),
         ({"strategy": "paillier", **SHARED}, "needs strategy = \"masked\", and strategy = 'paillier'"),
         ({"strategy": "nddfe", **SHARED}, "run strategies/masked"),
@@ -290,6 +292,12 @@ def test_sampling_and_noise_of_every_client_for_itself(strategy: str) -> None:
     assert settings.privacy is not None
     assert (settings.privacy.where, settings.privacy.sampling_rate) == ("local", 0.2)
     assert isinstance(strategy_of(settings), STRATEGY_CLASSES[strategy])
+
+
+def test_the_accountant_and_the_sampler() -> None:
+    privacy = read(sampling_rate=0.2, privacy_accountant="rdp", privacy_sampler="opendp").privacy
+    assert privacy is not None
+    assert (privacy.accountant, privacy.sampler) == ("rdp", "opendp")
 
 
 def test_a_threshold_of_zero_is_left_to_the_key() -> None:

@@ -17,7 +17,7 @@ from ...errors import ConfigError
 from ...ledger.settings import Ledger
 from ...node.paillier import ALONE, MODES
 from ...privacy import Privacy
-from ...privacy.spec import WHERES, Where
+from ...privacy.spec import ACCOUNTANTS, SAMPLERS, WHERES, Accountant, Sampler, Where
 from .reading import choice, get
 from .verifying import STRATEGY, Verifying
 
@@ -46,6 +46,8 @@ class AppSettings:
     privacy_where: Where
     privacy_colluders: int
     sampling_rate: float
+    privacy_accountant: Accountant
+    privacy_sampler: Sampler
     learning_rate: float
     local_steps: int
     local_epochs: int
@@ -100,6 +102,8 @@ class AppSettings:
             privacy_where=where,
             privacy_colluders=colluders,
             sampling_rate=_sampling(config, unit),
+            privacy_accountant=choice(config, "privacy-accountant", ACCOUNTANTS),
+            privacy_sampler=choice(config, "privacy-sampler", SAMPLERS),
             learning_rate=rate,
             local_steps=steps,
             local_epochs=epochs,
@@ -137,6 +141,8 @@ class AppSettings:
             where=self.privacy_where,
             colluders=self.privacy_colluders,
             sampling_rate=self.sampling_rate,
+            accountant=self.privacy_accountant,
+            sampler=self.privacy_sampler,
         )
 
     @property
