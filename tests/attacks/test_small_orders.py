@@ -72,5 +72,5 @@ def test_weak_form_small_orders_factor_the_modulus(bits: int, monkeypatch: pytes
 
 @pytest.mark.parametrize(("modulus", "level"), [(2048, 112), (3072, 128), (4096, 152)])
 def test_the_search_takes_more_steps_than_the_security_level_says(modulus: int, level: int) -> None:
-    """Although it may skip even numbers (one bit) and multiples of 3, 5 and 7 (two), and has two orders to find (one)."""
+    """Although it may skip even numbers (one bit) and multiples of 3, 5, 7 (two), and has two orders to find (one)."""
     assert (order_bits(modulus) - TOP_BITS - 1 - 2 - 1) / 2 >= level
