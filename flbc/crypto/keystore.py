@@ -205,7 +205,10 @@ def load(path: Path, password: str) -> PartyKeys:
     except (FlbcError, ValueError, TypeError, KeyError):
         sound = False
     if not sound:
-        raise KeyFileError(f"{path} opens but its keys are not sound: restore a backup or make new keys") from None
+        raise KeyFileError(
+            f"{path} opens but its keys are not sound, or of a newer flbc: use the flbc that made it, restore a backup "
+            "or make new keys"
+        ) from None
     return keys
 
 

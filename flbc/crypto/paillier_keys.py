@@ -98,15 +98,21 @@ class PrivateKey(Secret):
         # Threads, because GMP's list exponentiation releases the interpreter lock.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for part in pool.map(self._open, chunks):
+                if part is None:
+                    # Said here, where no secret number is at hand for whoever shows the variables of a traceback.
+                    plaintexts.clear()
+                    raise CiphertextError("a ciphertext was not blinded with this key's base: it is not opened")
                 plaintexts += part
                 if progress is not None:
                     progress(len(plaintexts), len(ciphertexts))
         return plaintexts
 
-    def _open(self, chunk: list[mpz]) -> list[mpz]:
+    def _open(self, chunk: list[mpz]) -> list[mpz] | None:
         p, q = self._half_p.prime, self._half_q.prime
-        pairs = zip(self._half_p.open(chunk), self._half_q.open(chunk), strict=True)
-        return [mp + (mq - mp) * self._p_inverse % q * p for mp, mq in pairs]
+        modulo_p, modulo_q = self._half_p.open(chunk), self._half_q.open(chunk)
+        if modulo_p is None or modulo_q is None:
+            return None
+        return [mp + (mq - mp) * self._p_inverse % q * p for mp, mq in zip(modulo_p, modulo_q, strict=True)]
 
     def primes(self) -> tuple[int, int]:
         """Return the secret p and q, for handing the key to another implementation."""
@@ -154,13 +160,14 @@ class _Half(Secret):
         # L((1 + n)^e mod p²) = e·q mod p
         self.factor = invert(self.exponent * other, self.prime)
 
-    def open(self, chunk: list[mpz]) -> list[mpz]:
+    def open(self, chunk: list[mpz]) -> list[mpz] | None:
+        """Return plaintexts modulo the prime; None if a blinding is outside the subgroup of this exponent's order."""
         reduced = [c % self.square for c in chunk]
         plaintexts = []
         for power in powmod_base_list(reduced, self.exponent, self.square):
             quotient, remainder = divmod(power - 1, self.prime)
-            if remainder:  # never for the exponent p - 1; else the blinding is outside the subgroup of this order
-                raise CiphertextError("a ciphertext was not blinded with this key's base: it is not opened")
+            if remainder:  # never for the exponent p - 1
+                return None
             plaintexts.append(quotient * self.factor % self.prime)
         return plaintexts
 

@@ -79,9 +79,10 @@ class PublicKey:
     def from_bytes(cls, data: bytes, *, insecure_key_bits_for_tests: bool = False) -> PublicKey:
         """Read and check a public key.
 
-        The checks exclude moduli that anyone can factor at sight and bases outside the group. They cannot tell that hs
-        is an n-th residue or that n has two large factors: only the key's owner is hurt by a bad one, because the owner
-        could open everything anyway. That the owner is the right one is what the fingerprint in the roster is for.
+        The checks exclude moduli that anyone can factor at sight, bases outside the group, and bases of order 1 or 2
+        modulo n or one of its factors, under which anyone could read or factor. They cannot tell that hs is an n-th
+        residue of a large order, or that n has two large factors: that rests on the key's owner, who could open
+        everything anyway. That the owner is the right one is what the fingerprint in the roster is for.
 
         Raises
         ------
@@ -136,6 +137,9 @@ def check_public(key: PublicKey, bits: int) -> None:
         raise CiphertextError("the modulus is a prime or a perfect power: it protects nothing")
     if not 1 < hs < n * n or gcd(hs, n) != 1:
         raise CiphertextError("the blinding base is outside the group modulo n²")
+    # ±1 modulo n (as -1 and 1 + n are) hides no plaintext, and ±1 modulo one prime factors n.
+    if gcd(hs * hs - 1, n) != 1:
+        raise CiphertextError("the blinding base has no order above 2 modulo each factor: it protects nothing")
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from math import gcd
+from traceback import walk_tb
 
 import pytest
 from gmpy2 import invert, is_prime, mpz, powmod
@@ -264,12 +265,13 @@ def test_unsound_subgroups_are_refused(fast):
         private_bytes(p, q, hs, 1, 1),
         private_bytes(p, q, hs, 2, 2),
         private_bytes(p, q, hs, alpha, 2**128 - 1),
-        private_bytes(p, q, modulo_p, alpha, beta),
         private_bytes(p, q, larger, alpha, beta),
         private_bytes(p, q, n * n - hs, alpha, beta),
     ):
         with pytest.raises(CiphertextError, match="subgroup of this private key is not sound"):
             read(wrong)
+    with pytest.raises(CiphertextError, match="blinding base has no order above 2"):
+        read(private_bytes(p, q, modulo_p, alpha, beta))
 
 
 def test_primes_of_the_other_kind_have_no_such_subgroup(key, fast):
@@ -339,6 +341,21 @@ def test_the_public_part_of_other_keys_is_what_it_was(key):
 def test_fast_opening_needs_a_size():
     with pytest.raises(ConfigError, match="set paillier_bits too"):
         PartyKeys.generate("hospital", fast_opening=True)
+
+
+def test_a_refusal_holds_no_secret(fast, encryptor):
+    """Anybody can cause one: not even a traceback with its variables shows the key, garbage or other plaintexts."""
+    alpha, beta = orders(fast)
+    p, q = map(mpz, fast.primes())
+    bad, plaintexts = foreign(fast, 1), [secrets.randbits(900) for _ in range(40)]
+    with pytest.raises(CiphertextError) as caught:
+        fast.decrypt([*encryptor.encrypt(plaintexts), bad])
+    assert caught.value.__context__ is None
+    garbage = [powmod(bad, alpha, p * p), powmod(bad, beta, q * q), weak_open(fast, bad)]
+    inner = caught.value.__traceback__.tb_next  # below this test, which knows everything
+    shown = "".join(repr(frame.f_locals) for frame, _ in walk_tb(inner))
+    assert str(bad) in shown
+    assert not any(str(secret) in shown for secret in (p, q, alpha, beta, *garbage, *plaintexts))
 
 
 def test_text_forms_hold_no_order(fast):
