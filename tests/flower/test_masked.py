@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, Strategy
 from flbc import Codec, Compression, ConfigError, Ledger, Masked, NddFe, Privacy, SecureMod
 from flbc.crypto import keystore
 from flbc.crypto.keystore import PartyKeys
-from flbc.flower import mod, wire
+from flbc.flower import hello_stage, wire
 from flbc.node import masked as masked_node
 from flbc.node.mask_keys import Deposit
 from flbc.node.rosterfile import Entry, write_roster
@@ -501,7 +501,7 @@ def test_a_client_whose_key_for_boxes_stops_others_is_left_out(
     what: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """Signed by its owner, and of no use, or another's: its neighbours could not deal, or nobody would take part."""
-    honest, seen = mod.box_statement, []
+    honest, seen = hello_stage.box_statement, []
 
     def statement(me: Any, key: Any) -> bytes:
         seen.append(key.public)
@@ -510,7 +510,7 @@ def test_a_client_whose_key_for_boxes_stops_others_is_left_out(
         public = bytes(32) if what == "low order" else seen[0]
         return honest(me, SimpleNamespace(public=public))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(mod, "box_statement", statement)
+    monkeypatch.setattr(hello_stage, "box_statement", statement)
     result = run(masked(codec=Codec(max_examples=64)), LocalGrid(make_app(), 5))
     assert "is left out" in caplog.text
     # Of two that come with one key at the same time either may be the copy, and who copied cannot use it.

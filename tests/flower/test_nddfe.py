@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 from flwr.serverapp.strategy import FedAdam, FedAvg, Strategy
 
 from flbc import Codec, ConfigError, Ledger, NddFe, Privacy, SecureMod
-from flbc.flower import mod, wire
+from flbc.flower import hello_stage, wire
 from flbc.node import halves
 from flbc.node.opening import unpack_key, unpack_opening
 from tests.flower.conftest import run
@@ -200,8 +200,8 @@ def test_paper_mode_is_refused_by_nodes_that_do_not_name_it(caplog: Any) -> None
 
 def test_a_node_with_a_malformed_key_is_left_out_and_stops_nobody(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     """Its card is signed and rubbish: without a check the server's run would end when it makes the first ticket."""
-    honest = mod.own_statement
-    monkeypatch.setattr(mod, "own_statement", lambda me: b"{}" if me.name == "node-1" else honest(me))
+    honest = hello_stage.own_statement
+    monkeypatch.setattr(hello_stage, "own_statement", lambda me: b"{}" if me.name == "node-1" else honest(me))
     result = run(nddfe(mode="group", codec=Codec(max_metrics=1)), LocalGrid(make_app(), 5))
     np.testing.assert_allclose(numpy_of(result.arrays)["weight"], mean_of([0, 2, 3]), atol=1e-3)
     assert "is left out: A scheme key must come with its owner's signature" in caplog.text
