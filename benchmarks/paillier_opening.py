@@ -12,7 +12,7 @@ of t).
 For reference, not built in: Damgård-Jurik with s = 2 (PKC 2001, section 3), that is, plaintexts of twice the modulus in
 ciphertexts of three times, opened modulo p³ and q³.
 
-Run ``python benchmarks/paillier_opening.py`` (about 4 minutes), or with ``--quick``.
+Run ``python benchmarks/paillier_opening.py`` (about 5 minutes), or with ``--quick``.
 """
 
 from __future__ import annotations

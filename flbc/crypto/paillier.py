@@ -78,7 +78,7 @@ class Encryptor(Secret):
         return len(self._pool) if self._pool_owner == os.getpid() else 0
 
     def precompute(self, count: int, progress: Progress | None = None) -> None:
-        """Make `count` more blindings for later calls; about 0.4 ms of processor time each at 3072 bits."""
+        """Make `count` more blindings for later calls; about 0.5 ms of processor time each at 3072 bits."""
         check_int("count", count, 0, 1 << 32)
         self._drop_inherited_pool()
         self._prepare_table(count)

@@ -39,7 +39,7 @@ Progress = Callable[[int, int], None]
 
 _MAGIC = b"flbc/paillier/secret/1\n"
 _MAGIC_FAST = b"flbc/paillier/secret/2\n"  # with the orders of the subgroup after the other numbers
-_CHUNK = 32  # ciphertexts per call into GMP: about 0.2 s at 3072 bits, so that progress moves
+_CHUNK = 32  # ciphertexts per call into GMP: about 0.3 s at 3072 bits, so that progress moves
 
 
 class PrivateKey(Secret):
@@ -72,7 +72,7 @@ class PrivateKey(Secret):
         """Open ciphertexts, on all processor cores.
 
         Each is opened modulo p² and modulo q² and joined by the Chinese remainder theorem (Paillier, Eurocrypt 1999,
-        section 7), about 7 ms of processor time at 3072 bits, and a fifth of it with fast opening.
+        section 7), about 10 ms of processor time at 3072 bits, and a fifth of it with fast opening.
 
         Parameters
         ----------

@@ -1,8 +1,8 @@
 """Keys to and from python-paillier (`phe`), an optional package: ``pip install 'flbc[phe]'``.
 
 Ciphertexts need no conversion: ours are integers that ``PaillierPrivateKey.raw_decrypt`` opens, and ours opens what
-``raw_encrypt`` made, unless our key is one with fast opening, which refuses it. `phe`
-is licensed under the GPL, version 3; nothing else in flbc imports it.
+``raw_encrypt`` made, unless our key is one with fast opening, which refuses it. `phe` is licensed under the GPL,
+version 3; nothing else in flbc imports it.
 """
 
 from __future__ import annotations
